@@ -1,0 +1,379 @@
+"""What the notebooks share beside models: places, files, the data source, copies, scores, floors and figures.
+
+Whatever changes a number is decided on the pages; a function that a page teaches stands there first, and here word for word.
+Importing this file costs no torch; what needs torch is in `modelling.py`.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import evaluate
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import seaborn as sns
+from datasets import Features, Value, load_dataset
+from IPython.display import display
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from sklearn.pipeline import make_pipeline
+from statsmodels.stats.proportion import proportion_confint
+
+ROOT = Path(__file__).resolve().parents[1]
+LABELS = ("Mortgage", "Credit card or prepaid card")  # a label's place is its id; id 1 is the positive class
+ID, COMPANY_COLUMN, PRODUCT, NARRATIVE = "Complaint ID", "Company", "Product", "Consumer complaint narrative"
+COLUMNS = {ID: "int64", COMPANY_COLUMN: "string", PRODUCT: "string", NARRATIVE: "string"}
+METRICS = ("accuracy", "precision", "recall", "f1")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
+HUB_SECONDS = 10  # how long the hub may take to answer before we say that it does not
+MAKERS = {"data/pool.parquet": "01_data", "data/train.parquet": "01_data", "data/test.parquet": "02_test_data"}
+
+
+# --- places and files -------------------------------------------------------------------------------------------------
+
+
+def place(path: str | Path) -> Path:
+    """Return the absolute path; a relative one hangs on the repository's root, wherever you stand."""
+    return (ROOT / Path(path).expanduser()).resolve()
+
+
+def short_name(source: str) -> str:
+    """Return how pages and results name a data set or model: a hub id as it is, a local path without its folders."""
+    return Path(source).stem if is_data_file(source) else Path(source).name if place(source).is_dir() else source
+
+
+def is_data_file(source: str) -> bool:
+    """Return whether the source names a local CSV or Parquet file (there or not), and not a hub id."""
+    return Path(source).suffix.lower() in (".csv", ".parquet") or place(source).is_file()
+
+
+def is_mini(name: str) -> bool:
+    """Return whether a data set or model is one of the offline kit's, which are all named mini-…"""
+    return Path(name).name.startswith("mini-")
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of the file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, write) -> None:
+    """Call write(temporary path), then rename it to path: the file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def peak_memory_mb() -> dict:
+    """Return this process's peak memory so far in MB: {"host": …, "cuda": … or None}."""
+    if sys.platform == "win32":
+        host = psutil.Process().memory_info().peak_wset / 2**20
+    else:
+        import resource  # not on Windows
+
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    torch = sys.modules.get("torch")
+    cuda = torch.cuda.max_memory_allocated() / 2**20 if torch and torch.cuda.is_available() else None
+    return {"host": round(host), "cuda": cuda and round(cuda)}
+
+
+class Run:
+    """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
+
+    def __init__(self, notebook: str, page: dict):
+        """Take the page's globals() for the parameters (upper-case plain values) and set the figures' one style."""
+        plain = (str, int, float, bool, list, dict, type(None))
+        self.notebook = notebook
+        self.parameters = {k: v for k, v in page.items() if k.isupper() and isinstance(v, plain)}
+        self.out = place(page["OUT"])
+        self.started = time.perf_counter()
+        self.data_sha256 = {}
+        sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+        plt.rcParams.update({"figure.figsize": (8, 4), "figure.dpi": 100, "savefig.bbox": "tight", "figure.autolayout": True})
+
+    def made_from(self, data: str, *models: str) -> None:
+        """Note which data and models this run's numbers come from, and print it, mini said as mini."""
+        self.sources = {"data": short_name(data), "models": [short_name(model) for model in models]}
+        names = [self.sources["data"], *self.sources["models"]]
+        self.mini = any(map(is_mini, names))
+        scale = "a mini run: its numbers show that everything works, not how good the full-size models are" if self.mini else "a full run"
+        print(f"Outputs on this page come from {scale}.\nData: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
+
+    def path(self, name: str) -> Path:
+        """Return the path of an earlier notebook's output; FileNotFoundError says which notebook makes it."""
+        path = self.out / name
+        if not path.exists():
+            maker = MAKERS.get(name, Path(name).stem)
+            raise FileNotFoundError(
+                f"{path} is not there. {maker} makes it: run that notebook first, or: python run_all.py --only {maker} --out {self.out}"
+            )
+        return path
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Return data/<name>.parquet as a table and note the hash of its bytes for the result file."""
+        path = self.path(f"data/{name}.parquet")
+        self.data_sha256[name] = sha256(path)
+        return pd.read_parquet(path)
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write data/<name>.parquet whole or not at all, and note the hash of its bytes for the result file."""
+        path = self.out / f"data/{name}.parquet"
+        write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
+        self.data_sha256[name] = sha256(path)
+        print(f"Wrote data/{name}.parquet: {len(table):,} rows.")
+
+    def read_result(self, notebook: str) -> dict:
+        """Return an earlier notebook's result file."""
+        return json.loads(self.path(f"results/{notebook}.json").read_text())
+
+    def show_figure(self, figure: plt.Figure, name: str, alt: str) -> None:
+        """Save the figure as plots/<name>.png, show it with its text for those who cannot see it, and close it."""
+        path = self.out / f"plots/{name}.png"
+        write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120))
+        display(figure, metadata={"image/png": {"alt": alt}})
+        plt.close(figure)
+
+    def save_result(self, **content) -> None:
+        """Write results/<notebook>.json: what was run, on what, at which cost, and the content given."""
+        torch = sys.modules.get("torch")
+        device = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu"
+        result = {
+            "notebook": self.notebook,
+            "mini": self.mini,
+            **self.sources,
+            "parameters": {k: str(v) if isinstance(v, Path) else v for k, v in self.parameters.items() if k != "OUT"},
+            "seed": self.parameters["SEED"],
+            "labels": LABELS,
+            "data_sha256": self.data_sha256,
+            "versions": {"python": sys.version.split()[0], **{p: importlib.metadata.version(p) for p in PACKAGES}},
+            "device": device,
+            "seconds": round(time.perf_counter() - self.started, 1),
+            "peak_memory_mb": peak_memory_mb(),
+            **content,
+        }
+        text = json.dumps(result, indent=1, default=lambda value: value.tolist())
+        write_whole(self.out / f"results/{self.notebook}.json", lambda temporary: temporary.write_text(text))
+        print(f"Wrote results/{self.notebook}.json.")
+
+
+# --- the data source --------------------------------------------------------------------------------------------------
+
+
+def check_hub(repository: str, revision: str, kind: str) -> None:
+    """Return when the hub knows the pinned repository; ConnectionError with the mend when it does not answer in time."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    url = f"{endpoint}/api/{kind}s/{repository}/revision/{revision}"
+    try:
+        urllib.request.urlopen(url, timeout=HUB_SECONDS).close()
+    except (OSError, urllib.error.URLError) as error:
+        parameter = "DATASET path/to/complaints.parquet" if kind == "dataset" else "MODEL path/to/folder"
+        raise ConnectionError(
+            f"The hub does not serve {repository} at {revision} ({error}). Without the hub: `python run_all.py --mini` runs "
+            f"everything offline on miniature models, or pass a local copy: `-p {parameter}`."
+        ) from None
+
+
+def check_columns(path: Path) -> None:
+    """Return when the local file is one the study can read; an error names what is wrong with it and the mend."""
+    mend = "pass another file with -p DATASET PATH, or run the embedded data with --mini"
+    if not path.is_file():
+        raise FileNotFoundError(f"DATASET {path} is not there: {mend}.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"DATASET {path} is empty (0 bytes): {mend}.")
+    try:
+        found = pq.read_schema(path).names if path.suffix.lower() == ".parquet" else list(pd.read_csv(path, nrows=0).columns)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"DATASET {path} is not UTF-8 text ({error}): save it as UTF-8, or {mend}.") from None
+    except (pa.ArrowInvalid, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"DATASET {path} cannot be read, it may be truncated ({error}): {mend}.") from None
+    missing = [column for column in COLUMNS if column not in found]
+    if missing:
+        raise ValueError(f"DATASET {path} lacks the column(s) {missing}; it has {found}: {mend}.")
+
+
+def load_complaints(dataset: str, config: str, revision: str) -> Iterator[pd.DataFrame]:
+    """Yield the source's rows (id, company, product, narrative) in tables of up to 50,000, so that memory stays small.
+
+    `dataset` is a hub id, read at the pinned config and revision, or a local CSV or Parquet file, read in place.
+    """
+    features = Features({name: Value(kind) for name, kind in COLUMNS.items()})
+    if is_data_file(dataset):
+        path = place(dataset)
+        check_columns(path)
+        kind, only = ("csv", "usecols") if path.suffix.lower() == ".csv" else ("parquet", "columns")
+        rows = load_dataset(
+            kind, data_files=str(path), split="train", streaming=True, features=features, **{only: list(COLUMNS)}
+        )
+    else:
+        path = dataset
+        check_hub(dataset, revision, "dataset")
+        rows = load_dataset(dataset, config, revision=revision, split="train", columns=list(COLUMNS), features=features)
+    try:
+        for part in rows.with_format("arrow").iter(batch_size=50_000):
+            yield part.select(list(COLUMNS)).to_pandas()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"DATASET {path} is not UTF-8 text ({error}): save it as UTF-8.") from None
+    except (pa.ArrowInvalid, pd.errors.ParserError, OSError, ValueError) as error:
+        raise ValueError(f"DATASET {path} cannot be read to its end, it may be truncated ({error}).") from None
+
+
+def encode_labels(products: pd.Series) -> pd.Series:
+    """Return the products' ids, their places in LABELS; ValueError names a product that the study does not know."""
+    unknown = sorted(set(products) - set(LABELS))
+    if unknown:
+        raise ValueError(f"Product {unknown} is not one of the study's classes {list(LABELS)}: filter such rows out first.")
+    return products.map({name: i for i, name in enumerate(LABELS)}).astype("int64")
+
+
+def require_rows(rows: pd.DataFrame, per_class: int, parameter: str) -> None:
+    """Return when each label has per_class rows; ValueError says how many there are and which parameter to lower."""
+    there = rows["label"].value_counts().reindex(range(len(LABELS)), fill_value=0)
+    if there.min() < per_class:
+        counts = " and ".join(f"{there[i]:,} of {name!r}" for i, name in enumerate(LABELS))
+        raise ValueError(
+            f"{parameter}={per_class} asks for {per_class:,} rows per class, but the source leaves {counts}. "
+            f"Lower it (-p {parameter} {there.min()}) or pass a larger file (-p DATASET PATH)."
+        )
+
+
+# --- copies: taught in 01 ---------------------------------------------------------------------------------------------
+
+
+def normalise(text: str) -> str:
+    """Return the text in lower case with every run of anything but letters and digits as one space."""
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+def shingles(texts: list[str], size: int = 5) -> csr_matrix:
+    """Return a 0/1 matrix (texts × runs of `size` words): which runs occur in which normalised text."""
+    counter = CountVectorizer(preprocessor=normalise, token_pattern=r"\S+", ngram_range=(size, size), binary=True)
+    return counter.fit_transform(texts)
+
+
+def near_copies(texts: list[str], threshold: float = 0.5) -> list[tuple[int, int]]:
+    """Return the pairs i < j of texts whose sets of five-word runs have a Jaccard similarity of at least `threshold`."""
+    sets = shingles(texts)
+    sizes = np.asarray(sets.sum(axis=1)).ravel()
+    shared = (sets @ sets.T).tocoo()
+    upper = shared.row < shared.col
+    i, j, both = shared.row[upper], shared.col[upper], shared.data[upper]
+    close = both / (sizes[i] + sizes[j] - both) >= threshold
+    return list(zip(i[close].tolist(), j[close].tolist(), strict=True))
+
+
+# --- scores and floors: taught in 02 ----------------------------------------------------------------------------------
+
+
+class ComplaintScores(evaluate.Metric):
+    """Accuracy, precision, recall and F1 of the positive class, and macro-F1, over scikit-learn; nothing is downloaded."""
+
+    def _info(self):
+        features = Features({"predictions": Value("int64"), "references": Value("int64")})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="ids", features=features)
+
+    def _compute(self, predictions, references):
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            references, predictions, average="binary", pos_label=1, zero_division=0.0
+        )
+        return {
+            "accuracy": accuracy_score(references, predictions),
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "macro_f1": f1_score(references, predictions, average="macro", zero_division=0.0),
+        }
+
+
+def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
+    """Return how many test texts are in the training texts too: exactly, once normalised, or nearly."""
+    known, first = {normalise(text) for text in train_texts}, len(train_texts)
+    near = {j for i, j in near_copies([*train_texts, *test_texts]) if i < first <= j}
+    return {
+        "exact": len(set(test_texts) & set(train_texts)),
+        "normalised": sum(normalise(text) in known for text in test_texts),
+        "near": len(near),
+    }
+
+
+def score(labels, predictions) -> dict:
+    """Return accuracy, precision, recall, f1 and macro_f1 of the predicted ids, each 0 to 1."""
+    return ComplaintScores(keep_in_memory=True).compute(references=list(labels), predictions=list(predictions))
+
+
+def scores_of_counts(tp, fp, fn, tn) -> dict:
+    """Return the same five scores from counts of outcomes; the counts may be arrays, one entry a resample."""
+
+    def ratio(part, whole):
+        return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+
+    f1, f1_other = ratio(2.0 * tp, 2 * tp + fp + fn), ratio(2.0 * tn, 2 * tn + fp + fn)
+    return {
+        "accuracy": ratio(1.0 * (tp + tn), tp + fp + fn + tn),
+        "precision": ratio(1.0 * tp, tp + fp),
+        "recall": ratio(1.0 * tp, tp + fn),
+        "f1": f1,
+        "macro_f1": (f1 + f1_other) / 2,
+    }
+
+
+def intervals(labels, predictions, seed: int, draws: int = 10_000) -> dict:
+    """Return a 95 % interval (low, high) for each score: Wilson's for accuracy, the percentile bootstrap for the rest."""
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    n, right = len(labels), int((labels == predictions).sum())
+    cells = [((labels == a) & (predictions == b)).mean() for a, b in ((1, 1), (0, 1), (1, 0), (0, 0))]
+    resampled = np.random.default_rng(seed).multinomial(n, cells, size=draws).T
+    found = {k: tuple(np.percentile(v, [2.5, 97.5]).tolist()) for k, v in scores_of_counts(*resampled).items()}
+    return found | {"accuracy": proportion_confint(right, n, method="wilson")}
+
+
+CARD_WORDS = ("card", "cards", "prepaid", "visa", "rewards", "purchase", "merchant", "charge", "charges", "fraud")
+MORTGAGE_WORDS = ("mortgage", "loan", "escrow", "home", "house", "property", "foreclosure", "modification", "refinance")
+
+
+def keyword_rule(texts) -> np.ndarray:
+    """Return the probability of class 1 by counting give-away words: 1 where card words lead, 0 where not, ½ at a tie."""
+    words = [normalise(text).split() for text in texts]
+    lead = [sum(w in CARD_WORDS for w in ws) - sum(w in MORTGAGE_WORDS for w in ws) for ws in words]
+    return (np.sign(lead) + 1) / 2
+
+
+def linear_model(texts, labels):
+    """Return a fitted TF-IDF over single words and pairs with a logistic regression on top."""
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    return make_pipeline(words, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
+
+
+def mask_words(texts, words: list[str]) -> list[str]:
+    """Return the texts with every occurrence of the words, in any case, replaced by a line."""
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
+    return [pattern.sub("____", text) for text in texts]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
+    """Draw the 2 × 2 confusion matrix, true class by row and predicted class by column, with counts in the cells."""
+    short = ["Mortgage", "Card"]
+    table = pd.crosstab(np.asarray(labels), np.asarray(predictions)).reindex(index=[0, 1], columns=[0, 1], fill_value=0)
+    sns.heatmap(table, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axes, xticklabels=short, yticklabels=short)
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")

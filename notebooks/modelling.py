@@ -1,0 +1,197 @@
+"""The models of notebooks 03 to 06: how they are loaded, trained, scored and counted.
+
+Each function stands first on the page that teaches it (fit and the DistilBERT loader in 03, the GPT-2 loader in 04), and here word for word.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from helpers import LABELS, check_hub, place, score
+
+LAYERS = {  # the layers that each architecture's adapter expects to find
+    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+}
+# bitsandbytes asks for an optional package with faster CPU kernels; without it the same 4-bit numbers come out.
+logging.getLogger("bitsandbytes").addFilter(lambda record: "kernels-community" not in record.getMessage())
+# Each load reports that the head is new and the language-model head unused: the pages say so in words.
+transformers_logging.get_logger("transformers.utils.loading_report").setLevel(logging.ERROR)
+
+
+def device_and_precision() -> tuple[torch.device, torch.dtype]:
+    """Return where to compute and in what: bfloat16 where the hardware has it (CUDA from Ampere on, CPUs with AMX tiles),
+    float16 on older CUDA, float32 on every other CPU, where it is the fastest."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.device("cpu"), torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def find_model(model: str, revision: str, architecture: str) -> str:
+    """Return the checkpoint to load: the hub id once the hub has answered, or a local folder's path once it is checked.
+
+    ValueError says what a local folder lacks: a configuration, a tokenizer, or the architecture with its layers.
+    """
+    if not place(model).is_dir():
+        if "/" in model.strip("/").replace("/", "", 1) or model.startswith((".", "/", "~")):
+            raise FileNotFoundError(f"MODEL {place(model)} is not a folder. Pass a checkpoint's folder: -p MODEL PATH.")
+        check_hub(model, revision, "model")
+        return model
+    folder = place(model)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"MODEL {folder} has no config.json: it is not a checkpoint in the hub's layout.")
+    found = AutoConfig.from_pretrained(folder).model_type
+    if found != architecture:
+        raise ValueError(
+            f"MODEL {folder} is a {found!r} checkpoint; this notebook needs {architecture!r}, whose adapter sits on the "
+            f"layers {', '.join(LAYERS[architecture])}. Pass such a folder: -p MODEL PATH."
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise ValueError(f"MODEL {folder} has no tokenizer.json: save the model's tokenizer into the same folder.")
+    return str(folder)
+
+
+def load_distilbert(checkpoint: str, revision: str, seed: int):
+    """Return a pretrained DistilBERT with a new, seeded two-class head, its dropout in the frozen body switched off."""
+    set_seed(seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        checkpoint,
+        revision=revision,
+        use_safetensors=True,
+        dtype=torch.float32,
+        num_labels=2,
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: i for i, name in enumerate(LABELS)},
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
+
+
+def load_gpt2_tokenizer(checkpoint: str, revision: str):
+    """Return GPT-2's tokenizer with a pad token (the end-of-text token serves) and padding on the right."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_gpt2(checkpoint: str, revision: str, seed: int, pad_token_id: int, quantization_config=None):
+    """Return a pretrained GPT-2 with a new, seeded two-class head; its body is in four bits if a config says so."""
+    set_seed(seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        checkpoint,
+        revision=revision,
+        use_safetensors=True,
+        dtype=torch.float32,
+        quantization_config=quantization_config,
+        num_labels=2,
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: i for i, name in enumerate(LABELS)},
+        pad_token_id=pad_token_id,
+        activation_function="gelu_pytorch_tanh",
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+    )
+
+
+def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:
+    """Return the texts as token ids cut at max_tokens, with their attention masks and labels, not yet padded."""
+    tokens = tokenizer(table["text"].tolist(), truncation=True, max_length=max_tokens)
+    return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
+
+
+def fit(model, tokenizer, train, validation, folder, *, learning_rate, epochs, batch_size, seed):
+    """Train what is not frozen, keep the epoch with the best validation F1, and return the log (a table by epoch)."""
+    _, precision = device_and_precision()
+    arguments = TrainingArguments(
+        output_dir=folder,
+        seed=seed,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        train_sampling_strategy="group_by_length",
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.06,
+        optim="adamw_torch_fused",
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        bf16=precision == torch.bfloat16,
+        fp16=precision == torch.float16,
+        label_names=["labels"],
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="f1",
+        report_to="none",
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        DataCollatorWithPadding(tokenizer),
+        train,
+        validation,
+        compute_metrics=lambda output: score(output.label_ids, output.predictions.argmax(axis=1)),
+    )
+    trainer.train()
+    return by_epoch(trainer.state.log_history)
+
+
+def by_epoch(log: list[dict]) -> pd.DataFrame:
+    """Return the Trainer's log as one row an epoch: training loss, validation loss, accuracy and F1."""
+    rows = pd.DataFrame(log).groupby("epoch").first()
+    columns = {"loss": "training loss", "eval_loss": "validation loss", "eval_accuracy": "accuracy", "eval_f1": "f1"}
+    return rows[list(columns)].rename(columns=columns).dropna()
+
+
+def predict(model, tokenizer, texts, max_tokens, batch_size=64) -> np.ndarray:
+    """Return each text's probability of class 1, shape (texts,); batches go from long to short, so little is padded."""
+    device, precision = device_and_precision()
+    model.to(device).eval()
+    tokens = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+    probabilities = np.empty(len(tokens))
+    with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = tokenizer.pad({"input_ids": [tokens[i] for i in chosen]}, return_tensors="pt").to(device)
+            probabilities[chosen] = model(**batch).logits.float().softmax(dim=1)[:, 1].cpu()
+    return probabilities
+
+
+def count_parameters(model) -> pd.Series:
+    """Return how many weights there are and how many are trained, adapter and head apart; 4-bit weights count in full."""
+    counts = {"all": 0, "trained in the adapter": 0, "trained in the head": 0}
+    for name, weight in model.named_parameters():
+        size = weight.quant_state.shape.numel() if getattr(weight, "quant_state", None) is not None else weight.numel()
+        counts["all"] += size
+        if weight.requires_grad:
+            counts["trained in the adapter" if "lora_" in name else "trained in the head"] += size
+    return pd.Series(counts)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> float:
+    """Save the adapter and its head into the folder, whole or not at all, and return its size on disk in MB."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return sum(file.stat().st_size for file in folder.iterdir()) / 2**20
