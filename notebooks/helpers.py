@@ -7,12 +7,14 @@ Importing this file costs no torch; what needs torch is in `modelling.py`.
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,11 +98,22 @@ def peak_memory_mb() -> dict:
     return {"host": round(host), "cuda": cuda and round(cuda)}
 
 
+def filter_known_warnings() -> None:
+    """Silence three messages, one by one; everything else is heard."""
+    # bitsandbytes asks for an optional package of faster CPU kernels; the 4-bit numbers are the same without it.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda r: "kernels-community" not in r.getMessage())
+    # each load reports that the head is new: the pages say so in words
+    logging.getLogger("transformers.modeling_utils").addFilter(lambda r: "LOAD REPORT" not in r.getMessage())
+    # peft reads an attribute of transformers under its old name
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+
+
 class Run:
     """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
 
     def __init__(self, notebook: str, page: dict):
         """Take the page's globals() for the parameters (upper-case plain values) and set the figures' one style."""
+        filter_known_warnings()
         plain = (str, int, float, bool, list, dict, type(None))
         self.notebook = notebook
         self.parameters = {k: v for k, v in page.items() if k.isupper() and isinstance(v, plain)}
@@ -173,6 +186,19 @@ class Run:
         text = json.dumps(result, indent=1, default=lambda value: value.tolist())
         write_whole(self.out / f"results/{self.notebook}.json", lambda temporary: temporary.write_text(text))
         print(f"Wrote results/{self.notebook}.json.")
+
+
+    def save_training(self, *, counts, adapter_mb: float, seconds: float, texts: int, history, validation: dict, **more) -> None:
+        """Write the result file of a training: its costs, its curve by epoch, and its scores on validation."""
+        self.save_result(
+            trained_parameters=counts.to_dict(),
+            adapter_mb=adapter_mb,
+            train_seconds=seconds,
+            train_texts_per_second=texts / seconds,
+            curve=history.reset_index().to_dict("list"),
+            validation=validation,
+            **more,
+        )
 
 
 # --- the data source --------------------------------------------------------------------------------------------------

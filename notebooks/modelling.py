@@ -3,7 +3,6 @@
 Each function stands first on the page that teaches it (fit and the DistilBERT loader in 03, the GPT-2 loader in 04), and here word for word.
 """
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
 from helpers import LABELS, check_hub, place, score
 
@@ -29,10 +27,6 @@ LAYERS = {  # the layers that each architecture's adapter expects to find
     "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
     "gpt2": ("c_attn", "c_proj", "c_fc"),
 }
-# bitsandbytes asks for an optional package with faster CPU kernels; without it the same 4-bit numbers come out.
-logging.getLogger("bitsandbytes").addFilter(lambda record: "kernels-community" not in record.getMessage())
-# Each load reports that the head is new and the language-model head unused: the pages say so in words.
-transformers_logging.get_logger("transformers.utils.loading_report").setLevel(logging.ERROR)
 
 
 def device_and_precision() -> tuple[torch.device, torch.dtype]:
@@ -91,7 +85,7 @@ def load_gpt2_tokenizer(checkpoint: str, revision: str):
     return tokenizer
 
 
-def load_gpt2(checkpoint: str, revision: str, seed: int, pad_token_id: int, quantization_config=None):
+def load_gpt2(checkpoint: str, revision: str, seed: int, pad_token_id: int | None, quantization_config=None):
     """Return a pretrained GPT-2 with a new, seeded two-class head; its body is in four bits if a config says so."""
     set_seed(seed)
     return AutoModelForSequenceClassification.from_pretrained(
@@ -117,18 +111,19 @@ def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
 
-def fit(model, tokenizer, train, validation, folder, *, learning_rate, epochs, batch_size, seed):
-    """Train what is not frozen, keep the epoch with the best validation F1, and return the log (a table by epoch)."""
+def training_arguments(folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int) -> TrainingArguments:
+    """Return every setting of a training; the folder holds one checkpoint an epoch while it runs."""
     _, precision = device_and_precision()
-    arguments = TrainingArguments(
-        output_dir=folder,
+    return TrainingArguments(
+        output_dir=str(folder),
         seed=seed,
         num_train_epochs=epochs,
         per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=64,
         train_sampling_strategy="group_by_length",
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=0.06,
+        warmup_steps=0.06,  # below one it is the share of all steps
         optim="adamw_torch_fused",
         weight_decay=0.01,
         max_grad_norm=1.0,
@@ -140,8 +135,13 @@ def fit(model, tokenizer, train, validation, folder, *, learning_rate, epochs, b
         logging_strategy="epoch",
         load_best_model_at_end=True,
         metric_for_best_model="f1",
+        dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
     )
+
+
+def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: TrainingArguments) -> pd.DataFrame:
+    """Train what is not frozen, leave the model at its best epoch by validation F1, and return the log by epoch."""
     trainer = Trainer(
         model,
         arguments,
@@ -187,11 +187,30 @@ def count_parameters(model) -> pd.Series:
     return pd.Series(counts)
 
 
-def save_adapter(model: PeftModel, folder: Path) -> float:
-    """Save the adapter and its head into the folder, whole or not at all, and return its size on disk in MB."""
+def save_and_reload(model: PeftModel, fresh, folder: Path, checkpoints: Path) -> tuple[float, PeftModel]:
+    """Save adapter and head into the folder, whole or not at all, and drop the training's checkpoints.
+
+    Return the size on disk in MB and the adapter as it comes back from the folder onto the fresh base.
+    """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    return sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+    shutil.rmtree(checkpoints)
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+    return size, PeftModel.from_pretrained(fresh, folder)
+
+
+def megabytes_by_part(model) -> pd.Series:
+    """Return the size in MB of a GPT-2's embeddings, block matrices (their scales included), the blocks' rest, and head."""
+    sizes = dict.fromkeys(["embeddings", "blocks: matrices", "norms and biases", "head"], 0)
+    for name, weight in model.named_parameters():
+        is_matrix = name.startswith("transformer.h.") and name.endswith("weight") and "ln_" not in name
+        embedded = "embeddings" if ".wte." in name or ".wpe." in name else "norms and biases"
+        part = "head" if name.startswith("score") else "blocks: matrices" if is_matrix else embedded
+        sizes[part] += weight.nbytes
+        state = getattr(weight, "quant_state", None)
+        if state is not None:
+            sizes[part] += state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)
+    return pd.Series(sizes) / 2**20
