@@ -33,6 +33,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from sklearn.pipeline import make_pipeline
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,14 +122,20 @@ class Run:
         self.started = time.perf_counter()
         self.data_sha256 = {}
         sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-        plt.rcParams.update({"figure.figsize": (8, 4), "figure.dpi": 100, "savefig.bbox": "tight", "figure.autolayout": True})
+        plt.rcParams.update(
+            {"figure.figsize": (8, 4), "figure.dpi": 100, "savefig.bbox": "tight", "figure.autolayout": True}
+        )
 
     def made_from(self, data: str, *models: str) -> None:
         """Note which data and models this run's numbers come from, and print it, mini said as mini."""
         self.sources = {"data": short_name(data), "models": [short_name(model) for model in models]}
         names = [self.sources["data"], *self.sources["models"]]
         self.mini = any(map(is_mini, names))
-        scale = "a mini run: its numbers show that everything works, not how good the full-size models are" if self.mini else "a full run"
+        scale = (
+            "a mini run: its numbers show that everything works, not how good the full-size models are"
+            if self.mini
+            else "a full run"
+        )
         print(f"Outputs on this page come from {scale}.\nData: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
 
     def path(self, name: str) -> Path:
@@ -187,8 +194,9 @@ class Run:
         write_whole(self.out / f"results/{self.notebook}.json", lambda temporary: temporary.write_text(text))
         print(f"Wrote results/{self.notebook}.json.")
 
-
-    def save_training(self, *, counts, adapter_mb: float, seconds: float, texts: int, history, validation: dict, **more) -> None:
+    def save_training(
+        self, *, counts, adapter_mb: float, seconds: float, texts: int, history, validation: dict, **more
+    ) -> None:
         """Write the result file of a training: its costs, its curve by epoch, and its scores on validation."""
         self.save_result(
             trained_parameters=counts.to_dict(),
@@ -226,7 +234,11 @@ def check_columns(path: Path) -> None:
     if path.stat().st_size == 0:
         raise ValueError(f"DATASET {path} is empty (0 bytes): {mend}.")
     try:
-        found = pq.read_schema(path).names if path.suffix.lower() == ".parquet" else list(pd.read_csv(path, nrows=0).columns)
+        found = (
+            pq.read_schema(path).names
+            if path.suffix.lower() == ".parquet"
+            else list(pd.read_csv(path, nrows=0).columns)
+        )
     except UnicodeDecodeError as error:
         raise ValueError(f"DATASET {path} is not UTF-8 text ({error}): save it as UTF-8, or {mend}.") from None
     except (pa.ArrowInvalid, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -266,7 +278,9 @@ def encode_labels(products: pd.Series) -> pd.Series:
     """Return the products' ids, their places in LABELS; ValueError names a product that the study does not know."""
     unknown = sorted(set(products) - set(LABELS))
     if unknown:
-        raise ValueError(f"Product {unknown} is not one of the study's classes {list(LABELS)}: filter such rows out first.")
+        raise ValueError(
+            f"Product {unknown} is not one of the study's classes {list(LABELS)}: filter such rows out first."
+        )
     return products.map({name: i for i, name in enumerate(LABELS)}).astype("int64")
 
 
@@ -394,6 +408,37 @@ def mask_words(texts, words: list[str]) -> list[str]:
     return [pattern.sub("____", text) for text in texts]
 
 
+# --- the comparison: taught in 06 -------------------------------------------------------------------------------------
+
+
+def check_comparable(results: dict, data_sha256: dict, mini: bool) -> None:
+    """Return when all results stem from the same letters, labels and scale as this run; ValueError says what differs."""
+    for stage, result in results.items():
+        mend = f"run it again on the same data: python run_all.py --from {stage}"
+        for name, found in result["data_sha256"].items():
+            if found != data_sha256.get(name, found):
+                raise ValueError(
+                    f"{stage} was made from another data/{name}.parquet than the one that is there: {mend}."
+                )
+        if result["labels"] != list(LABELS):
+            raise ValueError(f"{stage} has the labels {result['labels']}, this page has {list(LABELS)}: {mend}.")
+        if result["models"] and result["mini"] != mini:
+            raise ValueError(
+                f"{stage} is a {'mini' if result['mini'] else 'full'} result among others that are not: {mend}."
+            )
+
+
+def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
+    """Return the difference in accuracy (one minus other), its 95 % bootstrap interval, and McNemar's exact p."""
+    one_right, other_right = np.asarray(one) == np.asarray(labels), np.asarray(other) == np.asarray(labels)
+    n, only_one, only_other = len(labels), (one_right & ~other_right).sum(), (~one_right & other_right).sum()
+    shares = np.array([only_one, only_other, n - only_one - only_other]) / n
+    resampled = np.random.default_rng(seed).multinomial(n, shares, size=draws)
+    low, high = np.percentile((resampled[:, 0] - resampled[:, 1]) / n, [2.5, 97.5])
+    p = mcnemar([[0, only_one], [only_other, 0]], exact=True).pvalue if only_one + only_other else 1.0
+    return {"difference": (only_one - only_other) / n, "low": low, "high": high, "p": float(p)}
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -401,5 +446,7 @@ def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
     """Draw the 2 × 2 confusion matrix, true class by row and predicted class by column, with counts in the cells."""
     short = ["Mortgage", "Card"]
     table = pd.crosstab(np.asarray(labels), np.asarray(predictions)).reindex(index=[0, 1], columns=[0, 1], fill_value=0)
-    sns.heatmap(table, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axes, xticklabels=short, yticklabels=short)
+    sns.heatmap(
+        table, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axes, xticklabels=short, yticklabels=short
+    )
     axes.set(title=title, xlabel="predicted class", ylabel="true class")

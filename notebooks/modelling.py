@@ -6,22 +6,23 @@ Each function stands first on the page that teaches it (fit and the DistilBERT l
 import shutil
 from pathlib import Path
 
+import bitsandbytes as bnb
 import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
+from helpers import LABELS, check_hub, place, score
 from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
     set_seed,
 )
-
-from helpers import LABELS, check_hub, place, score
 
 LAYERS = {  # the layers that each architecture's adapter expects to find
     "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
@@ -33,7 +34,9 @@ def device_and_precision() -> tuple[torch.device, torch.dtype]:
     """Return where to compute and in what: bfloat16 where the hardware has it (CUDA from Ampere on, CPUs with AMX tiles),
     float16 on older CUDA, float32 on every other CPU, where it is the fastest."""
     if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported(
+            including_emulation=False
+        ) else torch.float16
     return torch.device("cpu"), torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
@@ -105,13 +108,33 @@ def load_gpt2(checkpoint: str, revision: str, seed: int, pad_token_id: int | Non
     )
 
 
+def load_gpt2_in_4_bits(checkpoint: str, revision: str, seed: int, pad_token_id: int):
+    """Return notebook 04's GPT-2 with the matrices of its blocks in NF4; the scores' precision is the training's."""
+    _, precision = device_and_precision()
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision,
+        llm_int8_skip_modules=["score"],
+    )
+    model = load_gpt2(checkpoint, revision, seed, pad_token_id, quantization)
+    assert model.is_loaded_in_4bit, "the body is not in four bits"
+    for layer in model.modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
+    return model
+
+
 def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:
     """Return the texts as token ids cut at max_tokens, with their attention masks and labels, not yet padded."""
     tokens = tokenizer(table["text"].tolist(), truncation=True, max_length=max_tokens)
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
 
-def training_arguments(folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int) -> TrainingArguments:
+def training_arguments(
+    folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int
+) -> TrainingArguments:
     """Return every setting of a training; the folder holds one checkpoint an epoch while it runs."""
     _, precision = device_and_precision()
     return TrainingArguments(
