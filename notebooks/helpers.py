@@ -436,7 +436,8 @@ def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
     resampled = np.random.default_rng(seed).multinomial(n, shares, size=draws)
     low, high = np.percentile((resampled[:, 0] - resampled[:, 1]) / n, [2.5, 97.5])
     p = mcnemar([[0, only_one], [only_other, 0]], exact=True).pvalue if only_one + only_other else 1.0
-    return {"difference": (only_one - only_other) / n, "low": low, "high": high, "p": float(p)}
+    found = {"difference": (only_one - only_other) / n, "low": low, "high": high, "p": p}
+    return {name: float(value) for name, value in found.items()}
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -450,3 +451,12 @@ def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
         table, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axes, xticklabels=short, yticklabels=short
     )
     axes.set(title=title, xlabel="predicted class", ylabel="true class")
+
+
+def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
+    """Draw one bar a model for the metric, coloured by the model's kind, with its interval as a line at the end."""
+    colours = dict(zip(("floor", "base", "lora", "qlora"), sns.color_palette("colorblind"), strict=False))
+    low, high = np.array([ranges[metric] for ranges in scores["intervals"]]).T
+    error = np.clip([scores[metric] - low, high - scores[metric]], 0, None)
+    axes.barh(scores.index, scores[metric], xerr=error, color=scores["kind"].map(colours), capsize=3)
+    axes.set(xlabel=metric, xlim=(0, 1.02))

@@ -1,0 +1,93 @@
+"""The kernel of a stage: an ordinary ipykernel, except that nothing fails in silence and no output is too long.
+
+Started by kernel.py as a script, with its standard output going to the stage's log.
+"""
+
+import os
+import subprocess
+import sys
+from collections import deque
+
+KEEP = 40_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
+
+
+class Tap:
+    """Sends a stream's full text to the log, and to the notebook no more than the beginning and end of each cell's."""
+
+    def __init__(self, stream, log: int):
+        self.log, self.forward = log, stream.write
+        self.clear()
+        stream.write = self.write
+
+    def clear(self) -> None:
+        """Begin a cell: nothing forwarded, nothing held back."""
+        self.sent, self.held, self.tail = 0, 0, deque()
+
+    def write(self, text: str) -> int:
+        """Log the text; forward it while there is room, then hold it back; return its length, as streams do."""
+        data = text.encode(errors="replace")
+        while data:
+            data = data[os.write(self.log, data) :]
+        head, rest = text[: max(0, KEEP - self.sent)], text[max(0, KEEP - self.sent) :]
+        if head:
+            self.forward(head)
+        if rest:
+            self.hold(rest)
+        self.sent += len(head)
+        return len(text)
+
+    def hold(self, text: str) -> None:
+        """Keep the last KEEP characters, in pieces, of what is not forwarded."""
+        self.held += len(text)
+        self.tail.append(text[-KEEP:])
+        while sum(map(len, self.tail)) - len(self.tail[0]) >= KEEP:
+            self.tail.popleft()
+
+    def finish(self) -> None:
+        """End a cell: forward the end of what was held back, after a line that says how much is only in the log."""
+        end = "".join(self.tail)[-KEEP:]
+        if self.held > len(end):
+            self.forward(f"\n[… {self.held - len(end):,} characters are only in the log …]\n")
+        if end:
+            self.forward(end)
+        self.clear()
+
+
+def run_loudly(shell) -> None:
+    """Make a failing shell command and exit() raise in the cell that has them."""
+    quietly, interactive = shell.system, sys.modules["IPython.core.interactiveshell"]
+
+    def system(command):
+        quietly(command)
+        if shell.user_ns.get("_exit_code"):
+            raise subprocess.CalledProcessError(shell.user_ns["_exit_code"], command)
+
+    def getoutput(command):
+        text = subprocess.run(
+            command, shell=True, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        return text.stdout
+
+    def ask_exit():
+        raise SystemExit("the cell calls exit()")
+
+    shell.system, shell.ask_exit, interactive.getoutput = system, ask_exit, getoutput
+
+
+def main() -> None:
+    """Run a kernel on the connection file given in the arguments until it is told to shut down."""
+    log = os.dup(1)
+    from ipykernel.kernelapp import IPKernelApp
+
+    app = IPKernelApp.instance()
+    app.initialize(sys.argv[1:])
+    taps = [Tap(stream, log) for stream in (sys.stdout, sys.stderr)]
+    for tap in taps:
+        app.shell.events.register("post_run_cell", lambda result, tap=tap: tap.finish())
+    run_loudly(app.shell)
+    app.start()
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # this folder; the kernel puts its working directory there
+    main()

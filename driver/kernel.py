@@ -1,0 +1,133 @@
+"""One notebook's run in a kernel of its own: papermill's client with a log, limits and an honest status per cell."""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NotebookExecutionManager
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")  # what a terminal would have written over
+ROOM = 4_000_000  # characters of output that one executed notebook may hold
+logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # the driver itself says what went wrong
+
+
+class CellFailed(Exception):
+    """A cell did not come to its end; the text is the cause, `index` its place in the notebook that ran."""
+
+    def __init__(self, index: int, cause: str):
+        super().__init__(cause)
+        self.index = index
+
+
+class Kernel(AsyncKernelManager):
+    """A kernel in the interpreter that runs the driver, whatever kernelspecs the machine has."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        command = [sys.executable, str(Path(__file__).with_name("in_kernel.py")), "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+
+class Client(PapermillNotebookClient):
+    """papermill's client, which stops at the first cell that fails, and bounds what it keeps of the outputs."""
+
+    kernel_manager_class = Kernel
+
+    def papermill_execute_cells(self) -> None:
+        """Run the code cells in order; CellFailed at the first that raises, hangs or loses its kernel."""
+        for index, cell in enumerate(self.nb.cells):
+            if cell.cell_type == "code":
+                self.nb_man.cell_start(cell, index)
+                try:
+                    self.execute_cell(cell, index)
+                except BaseException as error:
+                    self.nb_man.cell_exception(cell, index)
+                    raise self.failure(index, error) if isinstance(error, Exception) else error from None
+                finally:
+                    self.nb_man.cell_complete(cell, index)
+
+    def failure(self, index: int, error: Exception) -> CellFailed:
+        """Return the error as the failure of a cell, in words that name cause and mend."""
+        if isinstance(error, CellExecutionError):
+            return CellFailed(index, f"{error.ename}: {error.evalue}")
+        if isinstance(error, CellTimeoutError):
+            return CellFailed(index, "the time limit is over. Raise it with --cell-limit or --stage-limit MINUTES.")
+        if isinstance(error, DeadKernelError):
+            return CellFailed(index, cause_of_death(self.km.provisioner.process.returncode))
+        return CellFailed(index, f"{type(error).__name__}: {error}")
+
+    def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+        """Keep the message's output, streams merged as a terminal would show them, or a note when there is no more room."""
+        content = msg["content"]
+        if msg["msg_type"] == "stream" and cell.outputs and cell.outputs[-1].get("name") == content["name"]:
+            last = cell.outputs[-1]
+            last.text = OVERWRITTEN.sub("", last.text + content["text"])
+            return last
+        if "data" in content and not msg["msg_type"].startswith("comm") and not self.has_room(content["data"]):
+            content["data"] = {"text/plain": "[This output is left out: the notebook would become too large.]"}
+        return super().process_message(msg, cell, cell_index)
+
+    def has_room(self, data: dict) -> bool:
+        """Return whether the notebook may hold this output too."""
+        kept = sum(len(json.dumps(cell.outputs)) for cell in self.nb.cells if cell.cell_type == "code")
+        return kept + len(json.dumps(data)) < ROOM
+
+
+def cause_of_death(returncode: int) -> str:
+    """Return how the kernel ended, with what to do about it."""
+    if returncode == -signal.SIGKILL:
+        free = psutil.virtual_memory().available / 2**30
+        return (
+            f"the kernel was killed from outside, as the system does when memory runs out ({free:.1f} GB are free now). "
+            "Close other programs, or lower BATCH_SIZE or MAX_TOKENS with -p."
+        )
+    how = (
+        f"died of {signal.Signals(-returncode).name}"
+        if returncode < 0
+        else f"ended by itself (exit status {returncode})"
+    )
+    return f"the kernel {how}. The log has what it said last."
+
+
+def with_parameters(path: Path, parameters: dict) -> NotebookNode:
+    """Return the notebook with the values in a cell of its own under the parameters cell, and no outputs."""
+    page = load_notebook_node(str(path))
+    page = parameterize_notebook(page, parameters, kernel_name="python3", language="python")
+    NotebookExecutionManager(page, progress_bar=False).notebook_start()
+    return page
+
+
+def run_cells(page: NotebookNode, folder: Path, log: Path, minutes: tuple, started: Callable) -> None:
+    """Run the page's cells in place, in a kernel in the folder; call started(cell, cell_index) before each of them.
+
+    `minutes` are the limits for a cell and for the whole; CellFailed says which cell stopped it and why.
+    """
+    end = time.monotonic() + 60 * minutes[1]
+    manager = NotebookExecutionManager(page, progress_bar=False, autosave_cell_every=0)
+    manager.set_timer()
+    client = Client(
+        manager,
+        kernel_name="python3",
+        startup_timeout=120,
+        timeout_func=lambda cell: max(0.1, min(60 * minutes[0], end - time.monotonic())),
+        iopub_timeout=600,
+        store_widget_state=False,
+        on_cell_execute=started,
+    )
+    with open(log, "wb") as file:
+        client.execute(cwd=str(folder), stdout=file, stderr=file, env=dict(os.environ))
+    manager.notebook_complete()

@@ -1,0 +1,103 @@
+"""What a notebook takes: its parameters cell, read without running it, and the values given on the command line."""
+
+import ast
+import difflib
+import json
+import math
+from pathlib import Path
+
+from driver import Refused
+
+SOURCES = ("DATASET", "MODEL", "DISTILBERT", "GPT2")  # these name a hub id, or a local file or folder
+
+
+def read_notebook(path: Path) -> dict:
+    """Return the notebook as plain JSON (nbformat takes a second to import); Refused when it is not there or not one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} cannot be read as a notebook: {error}") from None
+
+
+def source(cell: dict) -> str:
+    """Return a cell's text, which the format allows to be a list of lines."""
+    return "".join(cell["source"])
+
+
+def defaults(path: Path) -> dict:
+    """Return the parameters cell as {name: default}; Refused when it is missing or holds more than plain values."""
+    tagged = [c for c in read_notebook(path)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise Refused(f"{path.name} has {len(tagged)} cells tagged `parameters`; it must have one.")
+    try:
+        lines = ast.parse(source(tagged[0])).body
+        return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
+    except (SyntaxError, AttributeError, ValueError) as error:
+        raise Refused(f"{path.name}: its parameters cell may only hold lines NAME = plain value ({error}).") from None
+
+
+def closest(name: str, known: list[str]) -> str:
+    """Return a sentence with the nearest known name, if one is near, and all known names."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return (f"Did you mean {near[0]}? " if near else "") + "Known: " + ", ".join(known)
+
+
+def literal(text: str):
+    """Return the text read as a Python or JSON value, or the text itself when it is neither."""
+    for read in (ast.literal_eval, json.loads):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            pass
+    return text
+
+
+def typed(name: str, value, default):
+    """Return the value in the default's type (a whole number will do for a float); Refused when it is of another."""
+    if type(default) is float and type(value) is int:
+        value = float(value)
+    if default is not None and type(value) is not type(default):
+        wanted = type(default).__name__
+        raise Refused(
+            f"{name} takes a value of type {wanted}, like {default!r}, not {value!r} ({type(value).__name__})."
+        )
+    return value
+
+
+def in_range(name: str, value, default, ranges: dict):
+    """Return the value when it is a number in its range, or no number; Refused names the range."""
+    if type(value) not in (int, float):
+        return value
+    low, high = ranges.get(name, (1 if type(default) is int and default >= 1 else 0, math.inf))
+    if not (low <= value <= high and math.isfinite(value)):
+        raise Refused(f"{name} must lie between {low} and {high}, not {value!r}.")
+    return value
+
+
+def local_source(name: str, text: str, root: Path) -> str:
+    """Return a source's absolute path where it is a local one; Refused when it looks like a path and nothing is there."""
+    for folder in (Path.cwd(), root):
+        path = (folder / Path(text).expanduser()).resolve()
+        if path.exists():
+            return str(path)
+    if Path(text).suffix.lower() in (".csv", ".parquet") or text.startswith((".", "/", "~")):
+        raise Refused(f"{name} {text}: there is no such file or folder, seen from {Path.cwd()}. Pass an existing path.")
+    return text
+
+
+def from_command_line(pairs: list[tuple[str, str]], known: dict[str, dict], ranges: dict, root: Path) -> dict:
+    """Return {notebook: {name: value}} for every notebook that has the parameter; Refused when none has, or it misfits."""
+    values = {notebook: {} for notebook in known}
+    for name, text in pairs:
+        takers = [notebook for notebook in known if name in known[notebook]]
+        if name == "OUT":
+            raise Refused("OUT is not passed with -p: use --out DIR.")
+        if not takers:
+            names = sorted({n for parameters in known.values() for n in parameters} - {"OUT"})
+            raise Refused(f"No parameter {name} in {', '.join(known)}. {closest(name, names)}")
+        for notebook in takers:
+            default = known[notebook][name]
+            value = text if isinstance(default, str) else typed(name, literal(text), default)
+            value = local_source(name, value, root) if name in SOURCES else value
+            values[notebook][name] = in_range(name, value, default, ranges)
+    return values

@@ -1,0 +1,184 @@
+"""What is on disk and whether it is whole: atomic writes, hashes, and one manifest per stage, written last."""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from driver import Refused
+from driver.parameters import SOURCES, read_notebook, source
+
+TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # .name.<process id>.tmp.suffix, as write_whole names it
+ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook's place in the series: the stages it needs and the files (patterns under OUT) it makes."""
+
+    name: str
+    needs: tuple[str, ...]
+    makes: tuple[str, ...]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write the text to path whole or not at all: to a temporary name, down to the disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep(*folders: Path) -> None:
+    """Remove the temporary files and folders that processes now dead left anywhere in the folders."""
+    for path in [path for folder in folders for path in folder.rglob(".*.tmp*")]:
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes, or of a folder's sorted file names and hashes."""
+    if path.is_dir():
+        files = [
+            f"{file.relative_to(path).as_posix()} {sha256(file)}\n"
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        ]
+        return hashlib.sha256("".join(files).encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+sha256_of_source = functools.cache(sha256)  # a full-size model is hashed once a run, not once a stage
+
+
+@functools.cache
+def versions(requirements: Path) -> dict:
+    """Return {package: installed version} of all that requirements.txt pins; Refused names what is not installed."""
+    found, missing = {}, []
+    for name in re.findall(r"^([\w.-]+)==", requirements.read_text(), re.MULTILINE):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise Refused(f"Not installed: {', '.join(missing)}. Type: pip install -r {requirements}")
+    return found
+
+
+@functools.cache
+def device() -> str:
+    """Return the names of the CUDA devices that a kernel would see, or "cpu", without importing torch for it."""
+    if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "cpu"
+    listed = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return (
+        f"{listed.stdout.strip()} ({os.environ.get('CUDA_VISIBLE_DEVICES', 'all')})"
+        if listed.returncode == 0
+        else "cpu"
+    )
+
+
+def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
+    """Return all that the stage's results depend on, as plain JSON: equal inputs, nothing to run."""
+    notebooks = root / "notebooks"
+    code = [source(c) for c in read_notebook(notebooks / f"{stage.name}.ipynb")["cells"] if c["cell_type"] == "code"]
+    local = {name: Path(value) for name, value in values.items() if name in SOURCES and Path(value).exists()}
+    parts = {"code cells": hashlib.sha256(json.dumps(code).encode()).hexdigest()}
+    parts |= {path.name: sha256(path) for path in sorted(notebooks.glob("*.py"))}
+    parts |= {name: f"{path.name} {sha256_of_source(path)}" for name, path in local.items()}
+    parts |= {name: value for name, value in values.items() if name not in local and name != "OUT"}
+    parts |= {need: made_for_others(read_manifest(need, out)) for need in stage.needs}
+    parts |= versions(root / "requirements.txt") | {"Python": platform.python_version(), "device": device()}
+    return json.loads(json.dumps(parts))  # as it comes back from a manifest
+
+
+def made_for_others(manifest: dict | None) -> str:
+    """Return one hash over the data, models and results of a finished stage: what later stages read of it."""
+    read = {
+        name: digest for name, digest in (manifest or {"made": {}})["made"].items() if not name.startswith("plots/")
+    }
+    read = {name: digest for name, digest in read.items() if not name.startswith("executed/")}
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+
+
+def manifest_path(name: str, out: Path) -> Path:
+    """Return where the stage's manifest stands, beside its executed notebook."""
+    return out / "executed" / f"{name}.json"
+
+
+def read_manifest(name: str, out: Path) -> dict | None:
+    """Return the stage's manifest, or None when there is none that can be read."""
+    try:
+        manifest = json.loads(manifest_path(name, out).read_text(encoding="utf-8"))
+        return manifest if {"inputs", "made", "seconds"} <= manifest.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def unfinished(name: str, out: Path) -> str:
+    """Return why the stage is not whole on disk, or "" when its manifest and every byte that it lists are there."""
+    manifest = read_manifest(name, out)
+    if manifest is None:
+        return "not finished yet"
+    for file, digest in manifest["made"].items():
+        try:
+            if sha256(out / file) != digest:
+                return f"{file} is damaged"
+        except OSError:
+            return f"{file} is missing or unreadable"
+    return ""
+
+
+def changes(name: str, now: dict, out: Path) -> list[str]:
+    """Return the names of the inputs that are not what the finished stage was made from."""
+    before = read_manifest(name, out)["inputs"]
+    return [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+
+
+def stamps(stage: Stage, out: Path) -> dict[Path, tuple]:
+    """Return each file that matches what the stage makes, with marks that change when it is written anew."""
+    files = [path for pattern in stage.makes for path in sorted(out.glob(pattern)) if path.is_file()]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def flaw(path: Path) -> str:
+    """Return what is wrong with a file that a stage made, or "" when it is not empty and can be read."""
+    content = path.read_bytes()
+    start, end = ENDS.get(path.suffix, (b"", b""))
+    if not content:
+        return "is empty"
+    if path.suffix == ".json":
+        try:
+            json.loads(content)
+        except ValueError as error:
+            return f"is not JSON ({error})"
+    return "" if content.startswith(start) and content.endswith(end) else f"is not a whole {path.suffix} file"
+
+
+def made(stage: Stage, out: Path, before: dict[Path, tuple]) -> dict[str, str]:
+    """Return {file: hash} of what the stage wrote since `before`; ValueError names what it failed to make whole."""
+    written = [path for path, stamp in stamps(stage, out).items() if before.get(path) != stamp]
+    missing = [pattern for pattern in stage.makes if not any(path in written for path in out.glob(pattern))]
+    if missing:
+        raise ValueError(f"all cells ran, but nothing wrote {', '.join(missing)} in {out}")
+    flaws = [f"{path.relative_to(out)} {flaw(path)}" for path in written if flaw(path)]
+    if flaws:
+        raise ValueError(f"all cells ran, but {', '.join(flaws)}")
+    return {path.relative_to(out).as_posix(): sha256(path) for path in written}

@@ -1,0 +1,256 @@
+"""The helpers on small inputs: bad files are refused with their cause and mend, scores and intervals are the right ones."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import (
+    COLUMNS,
+    ID,
+    LABELS,
+    NARRATIVE,
+    PRODUCT,
+    Run,
+    check_comparable,
+    check_hub,
+    encode_labels,
+    intervals,
+    keyword_rule,
+    load_complaints,
+    mask_words,
+    near_copies,
+    normalise,
+    overlap,
+    paired_test,
+    require_rows,
+    score,
+    scores_of_counts,
+    short_name,
+    write_whole,
+)
+from sklearn.metrics import f1_score, precision_score
+
+
+@pytest.fixture
+def complaints():
+    return pd.DataFrame(
+        {
+            ID: [1, 2, 3],
+            "Company": ["A", "B", "A"],
+            PRODUCT: [LABELS[0], LABELS[1], "Student loan"],
+            NARRATIVE: ["my escrow", None, "é and ü"],
+            "State": ["CA", None, "NY"],
+        }
+    )
+
+
+def load(path):
+    return pd.concat(load_complaints(str(path), "has-text", "none"), ignore_index=True)
+
+
+# --- the data source
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_local_file_gives_the_four_columns_whatever_its_format(complaints, tmp_path, suffix):
+    path = tmp_path / f"rows.{suffix}"
+    complaints.to_csv(path, index=False) if suffix == "csv" else complaints.to_parquet(path)
+    found = load(path)
+    assert list(found) == list(COLUMNS)
+    assert found[ID].tolist() == [1, 2, 3]
+    assert found[NARRATIVE].isna().tolist() == [False, True, False]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is not there.*-p DATASET"):
+        load(tmp_path / "nowhere.csv")
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(ValueError, match="empty"):
+        load(tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize("rows", [1, 30_000], ids=["in the header's reach", "far behind the header"])
+def test_a_file_that_is_not_utf8_is_said_to_be_so(complaints, tmp_path, rows):
+    path = tmp_path / "latin.csv"
+    text = pd.concat([complaints] * rows).to_csv(index=False).replace("é and ü", "plain")
+    path.write_bytes(text.encode() + '9,A,Mortgage,"caf\xe9",CA\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match="not UTF-8"):
+        load(path)
+
+
+def test_a_truncated_parquet_file_is_said_to_be_truncated(complaints, tmp_path):
+    path = tmp_path / "cut.parquet"
+    complaints.to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="truncated"):
+        load(path)
+
+
+@pytest.mark.parametrize("cut", ['"half a lett', "7,A"], ids=["inside a quoted letter", "between two columns"])
+def test_a_truncated_csv_file_is_said_to_be_truncated(complaints, tmp_path, cut):
+    path = tmp_path / "cut.csv"
+    columns = ["Company", PRODUCT, NARRATIVE, ID]
+    path.write_text(complaints[columns].to_csv(index=False) + f"A,Mortgage,{cut}")
+    with pytest.raises(ValueError, match="truncated"):
+        load(path)
+
+
+def test_a_lacking_column_is_named_with_those_found(complaints, tmp_path):
+    complaints.drop(columns=PRODUCT).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(ValueError, match=r"lacks the column\(s\) \['Product'\]; it has .*'State'"):
+        load(tmp_path / "rows.csv")
+
+
+def test_a_class_never_seen_is_named():
+    assert encode_labels(pd.Series([LABELS[1], LABELS[0]])).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="Student loan"):
+        encode_labels(pd.Series([LABELS[0], "Student loan"]))
+
+
+@pytest.mark.parametrize(("labels", "lower"), [([0, 0, 0, 1], 1), ([], 0)], ids=["too few", "none passes"])
+def test_too_few_rows_are_counted_and_the_parameter_to_lower_is_named(labels, lower):
+    rows = pd.DataFrame({"label": pd.Series(labels, dtype="int64")})
+    with pytest.raises(ValueError, match=f"TRAIN_ROWS=2 .*-p TRAIN_ROWS {lower}"):
+        require_rows(rows, 2, "TRAIN_ROWS")
+
+
+def test_a_hub_that_does_not_answer_is_named_with_both_ways_out(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match="some/data.*--mini.*-p DATASET"):
+        check_hub("some/data", "abc", "dataset")
+
+
+def test_names_of_sources_carry_no_folders(tmp_path):
+    (tmp_path / "mini-model.v1").mkdir()
+    assert short_name(str(tmp_path / "mini-model.v1")) == "mini-model.v1"
+    assert short_name(str(tmp_path / "rows.csv")) == "rows"
+    assert short_name("owner/name") == "owner/name"
+
+
+# --- copies
+
+
+def test_near_copies_are_pairs_that_share_half_their_runs_of_five_words():
+    letter = "the bank raised my escrow payment twice in one year and sent no letter to me about it"
+    texts = [letter, "my card was charged for a fee that I never agreed to pay at all", letter + " please help"]
+    assert near_copies(texts) == [(0, 2)]
+    assert near_copies(texts, threshold=0.95) == []
+
+
+def test_overlap_finds_each_kind_of_copy():
+    letter = "One two three four five six seven eight nine ten eleven twelve."
+    assert overlap([letter], [letter]) == {"exact": 1, "normalised": 1, "near": 1}
+    assert overlap([letter], [letter.upper()]) == {"exact": 0, "normalised": 1, "near": 1}
+    assert overlap([letter], ["And " + letter]) == {"exact": 0, "normalised": 0, "near": 1}
+    assert overlap([letter], ["Quite another matter it is that I write to you about."]) == dict.fromkeys(
+        ("exact", "normalised", "near"), 0
+    )
+
+
+def test_normalise_and_masking_leave_words_only():
+    assert normalise("  They charged {$35.00}!! ") == "they charged 35 00"
+    assert mask_words(["Card, cards and CARD."], ["card"]) == ["____, cards and ____."]
+
+
+# --- scores
+
+
+def test_scores_of_four_letters_by_hand():
+    found = score([1, 1, 0, 0], [1, 0, 0, 0])
+    assert found == pytest.approx(
+        {"accuracy": 0.75, "precision": 1, "recall": 0.5, "f1": 2 / 3, "macro_f1": (2 / 3 + 0.8) / 2}
+    )
+
+
+def test_scores_from_counts_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, answers = rng.integers(0, 2, 300), rng.integers(0, 2, 300)
+    cells = [((labels == a) & (answers == b)).sum() for a, b in ((1, 1), (0, 1), (1, 0), (0, 0))]
+    found = scores_of_counts(*map(np.asarray, cells))
+    assert {k: float(v) for k, v in found.items()} == pytest.approx(score(labels, answers))
+    assert found["precision"] == pytest.approx(precision_score(labels, answers))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, answers, average="macro"))
+
+
+def test_wilsons_interval_of_195_in_200():
+    answers = np.ones(200, int)
+    answers[:5] = 0
+    assert intervals(np.ones(200, int), answers, seed=0)["accuracy"] == pytest.approx((0.943, 0.989), abs=5e-4)
+
+
+def test_bootstrap_intervals_cover_at_about_their_nominal_rate():
+    rng, covered, trials = np.random.default_rng(1), 0, 300
+    for trial in range(trials):
+        labels = rng.integers(0, 2, 200)
+        answers = np.where(rng.random(200) < 0.8, labels, 1 - labels)  # true F1 is .8
+        low, high = intervals(labels, answers, seed=trial, draws=1000)["f1"]
+        covered += low <= 0.8 <= high
+    assert 0.91 <= covered / trials <= 0.98
+
+
+def test_mcnemar_on_three_against_nine():
+    labels = np.ones(40, int)
+    one, other = labels.copy(), labels.copy()
+    one[:9], other[9:12] = 0, 0
+    found = paired_test(labels, one, other, seed=0)
+    assert found["p"] == pytest.approx(0.146, abs=5e-4)
+    assert found["difference"] == pytest.approx(-6 / 40)
+    assert found["low"] < -6 / 40 < found["high"]
+    assert paired_test(labels, one, one, seed=0) == {"difference": 0, "low": 0, "high": 0, "p": 1}
+
+
+def test_the_keyword_rule_counts_words():
+    assert keyword_rule(["my card my card escrow", "mortgage", "nothing", ""]).tolist() == [1, 0, 0.5, 0.5]
+
+
+# --- results and their comparison
+
+
+def result(**changes):
+    return {"data_sha256": {"train": "a", "test": "b"}, "labels": list(LABELS), "models": ["m"], "mini": True} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data_sha256": {"train": "a", "test": "changed"}}, "another data/test.parquet"),
+        ({"labels": list(LABELS[::-1])}, "labels"),
+        ({"mini": False}, "full result"),
+    ],
+)
+def test_results_that_do_not_belong_together_are_refused(changes, says):
+    hashes = {"train": "a", "test": "b"}
+    check_comparable({"03": result()}, hashes, mini=True)
+    with pytest.raises(ValueError, match=says):
+        check_comparable({"03": result(), "04": result(**changes)}, hashes, mini=True)
+
+
+def test_a_run_reads_writes_and_records(tmp_path, capsys):
+    page = {"SEED": 1, "OUT": str(tmp_path), "RATE": 0.5, "helper": len}
+    run = Run("02_test_data", page)
+    run.made_from("mini-complaints-1.parquet")
+    run.write_table("test", pd.DataFrame({"id": [1]}))
+    with pytest.raises(FileNotFoundError, match=r"01_data makes it.*run_all\.py --only 01_data"):
+        run.read_table("train")
+    run.save_result(answer=np.array([1, 2]))
+    found = json.loads((tmp_path / "results/02_test_data.json").read_text())
+    assert found["mini"] is True and found["parameters"] == {"SEED": 1, "RATE": 0.5} and found["answer"] == [1, 2]
+    assert found["data_sha256"].keys() == {"test"} and found["seconds"] >= 0 and found["peak_memory_mb"]["host"] > 0
+    assert "mini run" in capsys.readouterr().out
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("good")
+
+    def fail_half_way(temporary):
+        temporary.write_text("ha")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, fail_half_way)
+    assert path.read_text() == "good" and list(tmp_path.iterdir()) == [path]

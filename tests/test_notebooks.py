@@ -1,0 +1,169 @@
+"""The form of the six notebooks: what a reader may rely on, whichever page is open."""
+
+import ast
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
+SAME_EVERYWHERE = {"SEED": 42, "OUT": ".", "MAX_TOKENS": 512}
+PARAMETERS = ["DATASET", "CONFIG", "REVISION", "COMPANY", "TRAIN_ROWS", "TEST_ROWS", "DISTILBERT", "DISTILBERT_REVISION", "GPT2", "GPT2_REVISION", "MODEL", "MODEL_REVISION", "MAX_TOKENS", "RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "TEXT", "SEED", "OUT"]
+TAUGHT = {  # functions that a page teaches and a module keeps for the other pages
+    "normalise", "overlap", "keyword_rule", "linear_model", "load_distilbert", "predict", "tokenise", "training_arguments",
+    "fit", "load_gpt2_tokenizer", "load_gpt2", "load_gpt2_in_4_bits", "paired_test",
+}  # fmt: skip
+
+
+def read(name):
+    return nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def code_lines(cells):
+    return [line.strip() for cell in cells for line in cell.source.splitlines() if line.strip()]
+
+
+def functions(source):
+    """Return the source of each function defined at the top of the code, by name."""
+    return {
+        node.name: ast.get_source_segment(source, node)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+notebook = pytest.fixture(params=NAMES)(lambda request: (request.param, read(request.param)))
+
+
+def test_the_six_notebooks_are_there_and_no_other():
+    assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
+
+
+def test_it_opens_with_its_question_and_what_it_reads_writes_and_takes(notebook):
+    name, page = notebook
+    opening = page.cells[0]
+    assert opening.cell_type == "markdown" and opening.source.startswith(f"# {name[:2]} · ")
+    assert "**Question.**" in opening.source
+    assert all(f"| {word} |" in opening.source for word in ("reads", "writes", "takes"))
+
+
+def test_its_parameters_are_plain_commented_values_under_the_opening(notebook):
+    _, page = notebook
+    tagged = [i for i, cell in enumerate(page.cells) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == [1]
+    source = page.cells[1].source
+    assignments = ast.parse(source).body
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+    assert 0 < len(values) <= 13 and len(assignments) == len(source.splitlines())
+    assert all(re.search(r"  # \S", line) for line in source.splitlines())
+    assert set(values) <= set(PARAMETERS)
+    assert {k: v for k, v in values.items() if k in SAME_EVERYWHERE}.items() <= SAME_EVERYWHERE.items()
+    assert {"SEED", "OUT"} <= set(values)
+
+
+def test_the_same_checkpoint_is_pinned_wherever_it_is_named():
+    pins = [dict(re.findall(r'^(\w+) = "(.+?)"', read(name).cells[1].source, re.M)) for name in NAMES]
+    assert pins[0]["DISTILBERT_REVISION"] == pins[2]["MODEL_REVISION"] == "12040accade4e8a0f71eabdb258fecc2e7e948be"
+    assert (
+        pins[0]["GPT2_REVISION"]
+        == pins[3]["MODEL_REVISION"]
+        == pins[4]["MODEL_REVISION"]
+        == "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+    )
+    assert pins[0]["REVISION"] == "088cc7308d4afc2a880f2329d08e2f7a09188ec6"
+
+
+def test_it_closes_with_what_was_found_and_what_to_try(notebook):
+    name, page = notebook
+    headings = [cell.source for cell in page.cells if cell.cell_type == "markdown" and cell.source.startswith("## ")]
+    assert headings[-2].startswith("## What we found") and headings[-1].startswith("## Try it")
+    found = page.cells[page.cells.index(next(c for c in page.cells if c.source.startswith("## What we found"))) + 1]
+    assert found.cell_type == "code" and "print(" in found.source
+    exercises = re.findall(r"^- .*", headings[-1], re.M)
+    assert 2 <= len(exercises) <= 3
+    assert sum("python run_all.py" in line for line in exercises) >= 1
+
+
+def test_cells_are_short(notebook):
+    _, page = notebook
+    lengths = [len(code_lines([cell])) for cell in code_of(page)]
+    assert 20 <= len(page.cells) <= 50
+    assert statistics.median(lengths) <= 8 and max(lengths) <= 30
+
+
+def test_there_are_five_words_of_prose_for_a_line_of_code(notebook):
+    _, page = notebook
+    words = sum(len(cell.source.split()) for cell in page.cells if cell.cell_type == "markdown")
+    assert words / len(code_lines(code_of(page))) >= 5
+
+
+def test_every_table_and_figure_is_followed_by_prose(notebook):
+    _, page = notebook
+    shown = [
+        i
+        for i, cell in enumerate(page.cells[:-1])
+        if cell.cell_type == "code"
+        and re.search(r"show_figure\(|^[^=\n]*(round\(\d\)|to_frame\(.*\)|DataFrame\(.*\))$", cell.source, re.M)
+    ]
+    assert shown
+    for i in shown:
+        following = [cell.cell_type for cell in page.cells[i + 1 : i + 3]]
+        assert "markdown" in following, f"nothing reads cell {i}: {page.cells[i].source[:80]}"
+
+
+def test_figures_have_a_text_for_those_who_cannot_see_them(notebook):
+    name, page = notebook
+    calls = [
+        node
+        for cell in code_of(page)
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "show_figure"
+    ]
+    assert calls
+    for call in calls:
+        plot, alt = (ast.literal_eval(argument) for argument in call.args[1:])
+        assert plot.startswith(name[:3]) or plot == "barplot_perfmetrics"
+        assert len(alt.split()) >= 8
+
+
+def test_pages_and_modules_hold_the_same_functions():
+    kept = {}
+    for module in ("helpers", "modelling"):
+        kept |= functions((ROOT / f"notebooks/{module}.py").read_text())
+    shown = {}
+    for name in NAMES:
+        for cell in code_of(read(name)):
+            shown |= {f: source for f, source in functions(cell.source).items() if f in kept}
+    assert set(shown) == TAUGHT
+    for function, source in shown.items():
+        assert source == kept[function], f"{function} on its page and in its module differ"
+
+
+def test_no_two_notebooks_share_more_than_a_third_of_their_code():
+    pages = {name: set(code_lines(code_of(read(name))[1:])) for name in NAMES}
+    shares = {
+        (a, b): len(pages[a] & pages[b]) / min(len(pages[a]), len(pages[b])) for a in NAMES for b in NAMES if a < b
+    }
+    assert len(shares) == 15 and max(shares.values()) <= 1 / 3, max(shares, key=shares.get)
+
+
+def test_the_test_set_is_opened_in_06_only():
+    readers = [
+        name
+        for name in NAMES
+        if re.search(r'read_table\("test"\)|test\.parquet"', "\n".join(code_lines(code_of(read(name)))))
+    ]
+    assert readers == ["06_comparing"]
+
+
+def test_no_page_switches_code_between_mini_and_full(notebook):
+    _, page = notebook
+    branches = [n for cell in code_of(page) for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.If)]
+    assert not [node for node in branches if "mini" in ast.unparse(node.test).lower()]
