@@ -446,7 +446,9 @@ def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
 def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
     """Draw the 2 × 2 confusion matrix, true class by row and predicted class by column, with counts in the cells."""
     short = ["Mortgage", "Card"]
-    table = pd.crosstab(np.asarray(labels), np.asarray(predictions)).reindex(index=[0, 1], columns=[0, 1], fill_value=0)
+    table = pd.crosstab(np.asarray(labels, int), np.asarray(predictions, int)).reindex(
+        index=[0, 1], columns=[0, 1], fill_value=0
+    )
     sns.heatmap(
         table, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axes, xticklabels=short, yticklabels=short
     )

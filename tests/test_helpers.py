@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from helpers import (
     Run,
     check_comparable,
     check_hub,
+    draw_confusion,
     encode_labels,
     intervals,
     keyword_rule,
@@ -120,7 +122,7 @@ def test_too_few_rows_are_counted_and_the_parameter_to_lower_is_named(labels, lo
 
 def test_a_hub_that_does_not_answer_is_named_with_both_ways_out(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ConnectionError, match="some/data.*--mini.*-p DATASET"):
+    with pytest.raises(ConnectionError, match=r"some/data.*--mini.*-p DATASET"):
         check_hub("some/data", "abc", "dataset")
 
 
@@ -254,3 +256,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="No space"):
         write_whole(path, fail_half_way)
     assert path.read_text() == "good" and list(tmp_path.iterdir()) == [path]
+
+
+# --- figures
+
+
+def test_a_confusion_matrix_counts_each_outcome_in_its_cell():
+    _, axes = plt.subplots()
+    draw_confusion([0, 0, 0, 1], np.array([False, False, True, True]), "title", axes)
+    assert [text.get_text() for text in axes.texts] == ["2", "1", "0", "1"]

@@ -11,7 +11,30 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
 SAME_EVERYWHERE = {"SEED": 42, "OUT": ".", "MAX_TOKENS": 512}
-PARAMETERS = ["DATASET", "CONFIG", "REVISION", "COMPANY", "TRAIN_ROWS", "TEST_ROWS", "DISTILBERT", "DISTILBERT_REVISION", "GPT2", "GPT2_REVISION", "MODEL", "MODEL_REVISION", "MAX_TOKENS", "RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "TEXT", "SEED", "OUT"]
+PARAMETERS = [
+    "DATASET",
+    "CONFIG",
+    "REVISION",
+    "COMPANY",
+    "TRAIN_ROWS",
+    "TEST_ROWS",
+    "DISTILBERT",
+    "DISTILBERT_REVISION",
+    "GPT2",
+    "GPT2_REVISION",
+    "MODEL",
+    "MODEL_REVISION",
+    "MAX_TOKENS",
+    "RANK",
+    "ALPHA",
+    "DROPOUT",
+    "LEARNING_RATE",
+    "EPOCHS",
+    "BATCH_SIZE",
+    "TEXT",
+    "SEED",
+    "OUT",
+]
 TAUGHT = {  # functions that a page teaches and a module keeps for the other pages
     "normalise", "overlap", "keyword_rule", "linear_model", "load_distilbert", "predict", "tokenise", "training_arguments",
     "fit", "load_gpt2_tokenizer", "load_gpt2", "load_gpt2_in_4_bits", "paired_test",
@@ -81,7 +104,7 @@ def test_the_same_checkpoint_is_pinned_wherever_it_is_named():
 
 
 def test_it_closes_with_what_was_found_and_what_to_try(notebook):
-    name, page = notebook
+    _, page = notebook
     headings = [cell.source for cell in page.cells if cell.cell_type == "markdown" and cell.source.startswith("## ")]
     assert headings[-2].startswith("## What we found") and headings[-1].startswith("## Try it")
     found = page.cells[page.cells.index(next(c for c in page.cells if c.source.startswith("## What we found"))) + 1]
