@@ -1,0 +1,116 @@
+"""The one end-to-end run for truth: the README's main job, from nothing to the bar plot, in an output folder of its own."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
+MODELS = {
+    "majority": "floor", "keyword": "floor", "tfidf_logreg": "floor", "distilbert": "base", "distilbert_lora": "lora",
+    "gpt2": "base", "gpt2_lora": "lora", "gpt2_qlora": "qlora",
+}  # fmt: skip
+BASE_OF = {"distilbert_lora": "distilbert", "gpt2_lora": "gpt2", "gpt2_qlora": "gpt2"}
+
+
+def run(out, *more):
+    command = [sys.executable, ROOT / "run_all.py", "--mini", "--out", out, *more]
+    return subprocess.run(command, capture_output=True, text=True, cwd=out.parent)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "mini"
+    done = run(out)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(out):
+    return {name: json.loads((out / f"results/{name}.json").read_text()) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def table(results):
+    return pd.DataFrame(results["06_comparing"]["test"]).set_index("model")
+
+
+def test_six_notebooks_ran_to_their_end_without_an_error(out):
+    for name in NAMES:
+        page = nbformat.read(out / f"executed/{name}.ipynb", as_version=4)
+        code = [cell for cell in page.cells if cell.cell_type == "code"]
+        assert len(code) > 10 and all(cell.execution_count for cell in code)
+        assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
+
+
+def test_no_warning_is_shown_on_a_page(out):
+    noise = [
+        (name, o.text.strip())
+        for name in NAMES
+        for cell in nbformat.read(out / f"executed/{name}.ipynb", as_version=4).cells
+        if cell.cell_type == "code"
+        for o in cell.outputs
+        if o.get("name") == "stderr" and not re.search(r"\d+%\|", o.text)
+    ]
+    assert not noise
+
+
+def test_the_bar_plot_and_every_figure_is_there(out):
+    plots = sorted(path.name for path in (out / "plots").glob("*.png"))
+    assert "barplot_perfmetrics.png" in plots
+    assert {plot[:2] for plot in plots} == {"01", "02", "03", "04", "05", "06", "ba"}
+    assert all((out / "plots" / plot).stat().st_size > 5_000 for plot in plots)
+
+
+def test_the_table_holds_all_models_with_intervals(table):
+    assert table["kind"].to_dict() == MODELS
+    for name, row in table.iterrows():
+        assert {"accuracy", "precision", "recall", "f1", "macro_f1"} <= row["intervals"].keys(), name
+        low, high = row["intervals"]["accuracy"]
+        assert 0 <= low < row["accuracy"] < high <= 1
+
+
+def test_every_adapter_learned_and_nobody_is_perfect(table):
+    for adapter, base in BASE_OF.items():
+        assert table.loc[adapter, "accuracy"] >= max(0.85, table.loc[base, "accuracy"] + 0.20), adapter
+    assert table["accuracy"].max() < 1
+
+
+def test_every_result_says_mini_and_what_it_was_made_from(results):
+    for name, result in results.items():
+        assert result["mini"] is True and result["data"].startswith("mini-complaints-"), name
+        assert all(model.startswith("mini-") for model in result["models"])
+        assert {"parameters", "seed", "versions", "device", "data_sha256", "seconds", "peak_memory_mb"} <= result.keys()
+    assert results["06_comparing"]["data_sha256"]["test"] == results["02_test_data"]["data_sha256"]["test"]
+    assert len({result["data_sha256"]["train"] for result in results.values()}) == 1
+
+
+def test_predictions_are_kept_and_give_the_tables_scores(out, table):
+    kept = pd.read_parquet(out / "results/predictions.parquet")
+    assert list(kept) == ["id", "label", *MODELS] and len(kept) == 200 and kept["id"].is_unique
+    for name in MODELS:
+        assert ((kept[name] >= 0.5) == kept["label"]).mean() == pytest.approx(table.loc[name, "accuracy"])
+
+
+def test_a_second_run_skips_everything_and_changes_no_byte(out):
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "executed" not in path.parts}
+    again = run(out)
+    assert again.returncode == 0 and again.stdout.count("up to date") == len(NAMES)
+    assert len(before) > 20 and all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_changed_parameter_runs_only_what_depends_on_it(out):
+    listed = run(out, "--list", "-p", "RANK", "4").stdout
+    states = {name: re.search(rf"^{name} +(.*)", listed, re.M)[1] for name in NAMES}
+    assert states["01_data"] == states["02_test_data"] == "done"
+    assert not [name for name in NAMES[2:] if states[name] == "done"]
+    asked = run(out, "-p", "TEXT", "My card was charged twice")
+    assert asked.returncode == 0 and asked.stdout.count("up to date") == 5
+    assert "My card was charged twice" in (out / "executed/06_comparing.ipynb").read_text()

@@ -1,0 +1,103 @@
+"""The project's own papers: pins, README, and what they say of each other."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+IMPORTED_AS = {"scikit-learn": "sklearn", "huggingface-hub": "huggingface_hub"}
+NEVER_IMPORTED = {
+    "accelerate": "Trainer needs it installed",
+    "jupyter": "brings JupyterLab and the kernel",
+    "ruff": "a command",
+}
+
+
+def pins(file):
+    """Return {package: version} of a requirements file; every line must be a pin with its reason."""
+    lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith(("#", "-r"))]
+    found = [re.fullmatch(r"([a-z0-9-]+)==([\w.]+) +# \S.*", line) for line in lines]
+    assert found and all(found), [line for line, match in zip(lines, found, strict=True) if not match]
+    return {match[1]: match[2] for match in found}
+
+
+def imported(paths):
+    """Return the top-level names of all modules that the files import, the project's own and Python's left out."""
+    names = set()
+    for path in paths:
+        source = path.read_text()
+        if path.suffix == ".ipynb":
+            source = "\n".join(cell.source for cell in nbformat.reads(source, 4).cells if cell.cell_type == "code")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.partition(".")[0])
+    own = {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} | {"driver", "mini"}
+    return names - own - set(sys.stdlib_module_names)
+
+
+def study_files():
+    folders = ("notebooks", "mini", "driver", "benchmarks")
+    return [
+        ROOT / "run_all.py",
+        *(
+            p
+            for f in folders
+            for p in (ROOT / f).rglob("*")
+            if p.suffix in (".py", ".ipynb") and "." not in p.parent.name
+        ),
+    ]
+
+
+def test_every_import_is_pinned_and_every_pin_is_used():
+    pinned = {IMPORTED_AS.get(name, name) for name in pins("requirements.txt")}
+    needed = imported(study_files()) | {name for name in NEVER_IMPORTED if name in pinned}
+    # ipython comes with jupyter
+    assert needed - {"IPython"} == pinned
+
+
+def test_tests_import_nothing_unpinned():
+    pinned = {IMPORTED_AS.get(n, n) for file in ("requirements.txt", "requirements-dev.txt") for n in pins(file)}
+    found = imported((ROOT / "tests").glob("*.py"))
+    assert found and not found - pinned - {"IPython"}
+
+
+def test_pins_are_the_versions_that_run_here():
+    from importlib.metadata import version
+
+    installed = {name: version(name).partition("+")[0] for name in pins("requirements.txt")}
+    assert installed == pins("requirements.txt")
+
+
+def test_the_readme_names_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 150
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert len(links) >= 7
+    assert not [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))}
+    outputs = {"data", "models", "results", "plots", "executed", "runs"}
+    assert not [folder for folder in folders - outputs if f"`{folder}/" not in text and f"({folder}/" not in text]
+
+
+def test_the_readmes_two_lines_do_all_their_set_up():
+    text = (ROOT / "README.md").read_text()
+    for requirements, goal in (("requirements.txt", "run_all.py --mini"), ("requirements-dev.txt", "-m pytest")):
+        line = f"python3 -m venv .venv && .venv/bin/pip install -r {requirements} && .venv/bin/python {goal}"
+        assert f"```bash\n{line}\n```" in text
+
+
+def test_the_project_names_no_machine():
+    hosts = re.compile(r"/work/|/root/|/home/\w|localhost:\d|pypi\.org/simple")
+    files = [
+        p
+        for p in ROOT.rglob("*")
+        if p.suffix in (".py", ".ipynb", ".md", ".txt", ".toml", ".json")
+        and not set(p.parts) & {".venv", "runs", ".git"}
+    ]
+    assert len(files) > 15
+    assert not [str(path) for path in files if hosts.search(path.read_text()) and path != Path(__file__)]
