@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import deque
 
-KEEP = 40_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
+KEEP = 10_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
 
 
 class Tap:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -21,7 +22,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")  # what a terminal would have written over
-ROOM = 4_000_000  # characters of output that one executed notebook may hold
+ROOM = 2_500_000  # characters of tables and figures that one executed notebook may hold
 logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # the driver itself says what went wrong
 
 
@@ -46,6 +47,7 @@ class Client(PapermillNotebookClient):
     """papermill's client, which stops at the first cell that fails, and bounds what it keeps of the outputs."""
 
     kernel_manager_class = Kernel
+    kept = 0  # characters of tables and figures since they were last counted
 
     def papermill_execute_cells(self) -> None:
         """Run the code cells in order; CellFailed at the first that raises, hangs or loses its kernel."""
@@ -72,19 +74,22 @@ class Client(PapermillNotebookClient):
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         """Keep the message's output, streams merged as a terminal would show them, or a note when there is no more room."""
-        content = msg["content"]
-        if msg["msg_type"] == "stream" and cell.outputs and cell.outputs[-1].get("name") == content["name"]:
-            last = cell.outputs[-1]
+        kind, content = msg["msg_type"], msg["content"]
+        last = cell.outputs[-1] if cell.outputs else {}
+        if kind == "stream" and last.get("name") == content["name"] and not self.clear_before_next_output:
             last.text = OVERWRITTEN.sub("", last.text + content["text"])
             return last
-        if "data" in content and not msg["msg_type"].startswith("comm") and not self.has_room(content["data"]):
+        if kind in ("display_data", "execute_result", "update_display_data") and not self.has_room(content["data"]):
             content["data"] = {"text/plain": "[This output is left out: the notebook would become too large.]"}
         return super().process_message(msg, cell, cell_index)
 
     def has_room(self, data: dict) -> bool:
-        """Return whether the notebook may hold this output too."""
-        kept = sum(len(json.dumps(cell.outputs)) for cell in self.nb.cells if cell.cell_type == "code")
-        return kept + len(json.dumps(data)) < ROOM
+        """Return whether the notebook may hold this output too; what it holds is counted anew only when it seems full."""
+        self.kept += len(json.dumps(data))
+        if self.kept > ROOM:
+            outputs = [cell.outputs for cell in self.nb.cells if cell.cell_type == "code"]
+            self.kept = len(json.dumps(outputs)) + len(json.dumps(data))
+        return self.kept <= ROOM
 
 
 def cause_of_death(returncode: int) -> str:
@@ -109,6 +114,11 @@ def with_parameters(path: Path, parameters: dict) -> NotebookNode:
     page = parameterize_notebook(page, parameters, kernel_name="python3", language="python")
     NotebookExecutionManager(page, progress_bar=False).notebook_start()
     return page
+
+
+def as_text(page: NotebookNode) -> str:
+    """Return the notebook as the text of its file."""
+    return nbformat.writes(page) + "\n"
 
 
 def run_cells(page: NotebookNode, folder: Path, log: Path, minutes: tuple, started: Callable) -> None:

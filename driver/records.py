@@ -10,15 +10,17 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-
-import psutil
 
 from driver import Refused
 from driver.parameters import SOURCES, read_notebook, source
 
-TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # .name.<process id>.tmp.suffix, as write_whole names it
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
+
+
+class Unmade(Exception):
+    """All cells ran, but what the stage is there to make is missing or not whole."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,19 @@ class Stage:
     makes: tuple[str, ...]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write the text to path whole or not at all: to a temporary name, down to the disk, then renamed."""
+def write_whole(path: Path, text: str) -> str:
+    """Write the text to path whole or not at all: to a temporary name, down to the disk, renamed; return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary, content = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}"), text.encode()
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def sweep(*folders: Path) -> None:
-    """Remove the temporary files and folders that processes now dead left anywhere in the folders."""
-    for path in [path for folder in folders for path in folder.rglob(".*.tmp*")]:
-        match = TEMPORARY.fullmatch(path.name)
-        if match and not psutil.pid_exists(int(match[1])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -123,26 +118,40 @@ def manifest_path(name: str, out: Path) -> Path:
     return out / "executed" / f"{name}.json"
 
 
+def seal(record: dict) -> str:
+    """Return the hash of a manifest's content."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 def read_manifest(name: str, out: Path) -> dict | None:
-    """Return the stage's manifest, or None when there is none that can be read."""
+    """Return the stage's manifest, or None when there is none that is whole."""
     try:
         manifest = json.loads(manifest_path(name, out).read_text(encoding="utf-8"))
-        return manifest if {"inputs", "made", "seconds"} <= manifest.keys() else None
-    except (OSError, ValueError, AttributeError):
+        return manifest if manifest.pop("sha256") == seal(manifest) else None
+    except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return None
+
+
+def finish(stage: Stage, values: dict, inputs: dict, made: dict, seconds: float, out: Path) -> float:
+    """Write the manifest that makes the stage a finished one; return the seconds it took."""
+    finished = datetime.now().astimezone().isoformat(timespec="seconds")
+    record = {"notebook": stage.name, "finished": finished, "seconds": seconds, "parameters": values}
+    record = json.loads(json.dumps(record | {"inputs": inputs, "made": made}))
+    write_whole(manifest_path(stage.name, out), json.dumps(record | {"sha256": seal(record)}, indent=1))
+    return seconds
 
 
 def unfinished(name: str, out: Path) -> str:
     """Return why the stage is not whole on disk, or "" when its manifest and every byte that it lists are there."""
     manifest = read_manifest(name, out)
     if manifest is None:
-        return "not finished yet"
+        return "missing, not finished yet"
     for file, digest in manifest["made"].items():
         try:
             if sha256(out / file) != digest:
-                return f"{file} is damaged"
+                return f"stale, {file} is damaged"
         except OSError:
-            return f"{file} is missing or unreadable"
+            return f"stale, {file} is missing or unreadable"
     return ""
 
 
@@ -173,12 +182,12 @@ def flaw(path: Path) -> str:
 
 
 def made(stage: Stage, out: Path, before: dict[Path, tuple]) -> dict[str, str]:
-    """Return {file: hash} of what the stage wrote since `before`; ValueError names what it failed to make whole."""
+    """Return {file: hash} of what the stage wrote since `before`; Unmade names what it failed to make whole."""
     written = [path for path, stamp in stamps(stage, out).items() if before.get(path) != stamp]
     missing = [pattern for pattern in stage.makes if not any(path in written for path in out.glob(pattern))]
     if missing:
-        raise ValueError(f"all cells ran, but nothing wrote {', '.join(missing)} in {out}")
+        raise Unmade(f"all cells ran, but nothing wrote {', '.join(missing)} in {out}")
     flaws = [f"{path.relative_to(out)} {flaw(path)}" for path in written if flaw(path)]
     if flaws:
-        raise ValueError(f"all cells ran, but {', '.join(flaws)}")
+        raise Unmade(f"all cells ran, but {', '.join(flaws)}")
     return {path.relative_to(out).as_posix(): sha256(path) for path in written}

@@ -4,15 +4,18 @@ It speaks as much of the hub's HTTP API as transformers, peft and datasets use t
 """
 
 import contextlib
+import hashlib
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
@@ -20,29 +23,29 @@ from transformers import DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GP
 
 from mini.complaints import write_complaints
 
-DISTILBERT, GPT2, COMPLAINTS = "distilbert-base-uncased", "gpt2", "BEE-spoke-data/consumer-finance-complaints"
+DISTILBERT, GPT2 = "distilbert/distilbert-base-uncased", "openai-community/gpt2"
+RENAMED = {"distilbert-base-uncased": DISTILBERT, "gpt2": GPT2}  # the hub redirects their old names, those of the study
+COMPLAINTS = "BEE-spoke-data/consumer-finance-complaints"
 REVISIONS = {
     DISTILBERT: "12040accade4e8a0f71eabdb258fecc2e7e948be",
     GPT2: "607a30d783dfa663caf39e06633721c8d4cfcd7e",
     COMPLAINTS: "088cc7308d4afc2a880f2329d08e2f7a09188ec6",
 }
-RENAMED = {DISTILBERT: f"distilbert/{DISTILBERT}", GPT2: f"openai-community/{GPT2}"}  # the hub redirects the old names
 NARRATIVE = "Consumer complaint narrative"
 STATUS = {"RepoNotFound": 401, "RevisionNotFound": 404, "EntryNotFound": 404}  # 401: it may be private, for all we know
 WHAT = r"(?P<kind>model|dataset)s/(?P<name>(?:[^/]+/)?[^/]+)"
 ROUTES = {  # what is asked for: the form of its path
     "info": re.compile(rf"/api/{WHAT}/revision/(?P<revision>[^/]+)"),
     "tree": re.compile(rf"/api/{WHAT}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?"),
-    "paths-info": re.compile(rf"/api/{WHAT}/paths-info/(?P<revision>[^/]+)"),
     "file": re.compile(r"/(?:(?P<kind>dataset)s/)?(?P<name>(?:[^/]+/)?[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"),
 }
 
 
 class Asked(NamedTuple):
-    """One request: what was wanted of which repository at which revision, and the status of the answer."""
+    """One request that was no redirect: its method, what it wanted of which repository, and the status of our answer."""
 
-    route: str
-    kind: str
+    method: str
+    route: str  # one of ROUTES, or "unknown"
     name: str
     revision: str
     path: str
@@ -54,34 +57,35 @@ class Asked(NamedTuple):
 
 def write_repositories(target: Path) -> Path:
     """Return the folder, filled with the two checkpoints and the data set that the study pins."""
-    rows = pd.read_parquet(write_complaints(target / "complaints.parquet"))
-    told = rows[rows[NARRATIVE].notna()]
-    write_complaints_repository(target / "datasets" / COMPLAINTS / REVISIONS[COMPLAINTS], rows, told)
+    rows = pq.read_table(write_complaints(target / "complaints.parquet"))
+    told = rows.filter(pc.field(NARRATIVE).is_valid())
+    texts = told[NARRATIVE].to_pylist()
+    write_mirror(target / "datasets" / COMPLAINTS / REVISIONS[COMPLAINTS], rows, told)
     torch.manual_seed(0)
-    write_distilbert(target / "models" / DISTILBERT / REVISIONS[DISTILBERT], told[NARRATIVE])
-    write_gpt2(target / "models" / GPT2 / REVISIONS[GPT2], told[NARRATIVE])
+    write_distilbert(target / "models" / DISTILBERT / REVISIONS[DISTILBERT], texts)
+    write_gpt2(target / "models" / GPT2 / REVISIONS[GPT2], texts)
     return target
 
 
-def write_complaints_repository(folder: Path, rows: pd.DataFrame, told: pd.DataFrame) -> None:
+def write_mirror(folder: Path, rows: pa.Table, told: pa.Table) -> None:
     """Write the mirror's two configs, `default` in one shard and `has-text` in three, and the card that names them."""
     third = len(told) // 3 + 1
-    configs = {"default": ("data", [rows]), "has-text": ("has-text", [told[i * third :][:third] for i in range(3)])}
-    files, infos = [], []
-    for config, (where, shards) in configs.items():
-        (folder / where).mkdir(parents=True)
-        for i, shard in enumerate(shards):
-            shard.to_parquet(folder / where / f"train-{i:05d}-of-{len(shards):05d}.parquet", index=False)
-        types = [(column, "int64" if kind == "int64" else "string") for column, kind in rows.dtypes.items()]
-        split = {"name": "train", "num_bytes": 1, "num_examples": sum(map(len, shards))}
-        features = [{"name": column, "dtype": kind} for column, kind in types]
-        files.append({"config_name": config, "data_files": [{"split": "train", "path": f"{where}/train-*"}]})
+    shards = {"data": [rows], "has-text": [told.slice(i * third, third) for i in range(3)]}
+    for name, tables in shards.items():
+        (folder / name).mkdir(parents=True)
+        for i, table in enumerate(tables):
+            pq.write_table(table, folder / name / f"train-{i:05d}-of-{len(tables):05d}.parquet")
+    features = [{"name": field.name, "dtype": str(field.type)} for field in rows.schema]
+    configs, infos = [], []
+    for config, name in (("default", "data"), ("has-text", "has-text")):
+        split = {"name": "train", "num_bytes": 1, "num_examples": sum(map(len, shards[name]))}
+        configs.append({"config_name": config, "data_files": [{"split": "train", "path": f"{name}/train-*"}]})
         infos.append({"config_name": config, "features": features, "splits": [split]})
-    card = {"license": "cc0-1.0", "dataset_info": infos, "configs": files}
+    card = {"license": "cc0-1.0", "dataset_info": infos, "configs": configs}
     (folder / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n# Consumer complaints\n")  # JSON is YAML
 
 
-def write_distilbert(folder: Path, texts: pd.Series) -> None:
+def write_distilbert(folder: Path, texts: list[str]) -> None:
     """Write a masked language model with random weights and an uncased WordPiece tokenizer."""
     trained = BertWordPieceTokenizer()
     trained.train_from_iterator(texts, vocab_size=800, show_progress=False)
@@ -93,7 +97,7 @@ def write_distilbert(folder: Path, texts: pd.Series) -> None:
     (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)))
 
 
-def write_gpt2(folder: Path, texts: pd.Series) -> None:
+def write_gpt2(folder: Path, texts: list[str]) -> None:
     """Write a bare body (its weights' names have no prefix) with random weights and a BPE without a pad token."""
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(texts, vocab_size=800, show_progress=False, special_tokens=["<|endoftext|>"])
@@ -132,21 +136,75 @@ def serving(folder: Path):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers HEAD, GET and POST as the hub does, and notes each in the server's `asked`."""
+    """Answers HEAD and GET as the hub does, and notes every request in the server's `asked`."""
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
-        """Answer one request of any method."""
-        sent = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        where = unquote(self.path.partition("?")[0])
-        route, match = next(((r, m) for r, form in ROUTES.items() if (m := form.fullmatch(where))), (None, None))
-        if route is None:
-            return self.answer(404, b"")
-        name = match["name"]
-        ...
+    def do_GET(self) -> None:
+        """Answer one request, and note it unless it is only sent on to a repository's new name."""
+        where = urlsplit(self.path)
+        route, asked = parse(unquote(where.path))
+        if asked["name"] in RENAMED:
+            new = self.path.replace(asked["name"], RENAMED[asked["name"]], 1)
+            return self.send(307, {"Location": new}, b"")
+        root = self.server.folder / f"{asked['kind']}s" / asked["name"] / asked["revision"]
+        deep = parse_qs(where.query).get("recursive") == ["true"]
+        status, headers, body = answer(route, root, asked["path"], deep)
+        self.server.asked.append(Asked(self.command, route, asked["name"], asked["revision"], asked["path"], status))
+        self.send(status, headers, body)
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_GET  # nobody should post: that would be noted as unknown
 
-    def log_message(self, *_):
+    def send(self, status: int, headers: dict, body: bytes) -> None:
+        """Send the answer, to HEAD without its body."""
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": len(body)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
         """Print nothing: the requests are in `asked`."""
+
+
+def parse(path: str) -> tuple[str, dict]:
+    """Return the route of a URL's path, and what it asks for: kind, name, revision and path in the repository."""
+    for route, form in ROUTES.items():
+        if match := form.fullmatch(path):
+            given = {part: text or "" for part, text in match.groupdict().items()}
+            return route, {"path": "", **given, "kind": given["kind"] or "model"}
+    return "unknown", {"kind": "model", "name": "", "revision": "", "path": path}
+
+
+def answer(route: str, root: Path, path: str, deep: bool) -> tuple[int, dict, bytes]:
+    """Return the status, headers and body of the answer about a repository at a revision (its files are in root)."""
+    if error := missing(route, root, path):
+        return STATUS[error], {"X-Error-Code": error, "X-Error-Message": error}, b""
+    if route == "file":
+        body = (root / path).read_bytes()
+        return 200, {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": root.name}, body
+    if route == "info":
+        found = {"id": root.parent.relative_to(root.parents[2]).as_posix(), "sha": root.name}
+    else:
+        found = [
+            entry(root, inside) for inside in sorted((root / path).rglob("*") if deep else (root / path).iterdir())
+        ]
+    return 200, {"Content-Type": "application/json"}, json.dumps(found).encode()
+
+
+def missing(route: str, root: Path, path: str) -> str | None:
+    """Return the hub's code for what is not there, repository, revision or entry, or None."""
+    if not root.parent.is_dir():
+        return "RepoNotFound"
+    if not root.is_dir():
+        return "RevisionNotFound"
+    there = (root / path).is_file() if route == "file" else (root / path).exists()
+    return None if there and route != "unknown" else "EntryNotFound"
+
+
+def entry(root: Path, path: Path) -> dict:
+    """Return what the hub tells about a file or folder of a repository."""
+    kind, content = ("file", path.read_bytes()) if path.is_file() else ("directory", b"")
+    where = path.relative_to(root).as_posix()
+    return {"type": kind, "path": where, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}

@@ -2,15 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from conftest import run_mini
 
-ROOT = Path(__file__).parents[1]
 NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
 MODELS = {
     "majority": "floor", "keyword": "floor", "tfidf_logreg": "floor", "distilbert": "base", "distilbert_lora": "lora",
@@ -19,22 +16,9 @@ MODELS = {
 BASE_OF = {"distilbert_lora": "distilbert", "gpt2_lora": "gpt2", "gpt2_qlora": "gpt2"}
 
 
-def run(out, *more):
-    command = [sys.executable, ROOT / "run_all.py", "--mini", "--out", out, *more]
-    return subprocess.run(command, capture_output=True, text=True, cwd=out.parent)
-
-
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "mini"
-    done = run(out)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return out
-
-
-@pytest.fixture(scope="module")
-def results(out):
-    return {name: json.loads((out / f"results/{name}.json").read_text()) for name in NAMES}
+def results(mini_out):
+    return {name: json.loads((mini_out / f"results/{name}.json").read_text()) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +26,19 @@ def table(results):
     return pd.DataFrame(results["06_comparing"]["test"]).set_index("model")
 
 
-def test_six_notebooks_ran_to_their_end_without_an_error(out):
+def test_six_notebooks_ran_to_their_end_without_an_error(mini_out):
     for name in NAMES:
-        page = nbformat.read(out / f"executed/{name}.ipynb", as_version=4)
+        page = nbformat.read(mini_out / f"executed/{name}.ipynb", as_version=4)
         code = [cell for cell in page.cells if cell.cell_type == "code"]
         assert len(code) > 10 and all(cell.execution_count for cell in code)
         assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
 
 
-def test_no_warning_is_shown_on_a_page(out):
+def test_no_warning_is_shown_on_a_page(mini_out):
     noise = [
         (name, o.text.strip())
         for name in NAMES
-        for cell in nbformat.read(out / f"executed/{name}.ipynb", as_version=4).cells
+        for cell in nbformat.read(mini_out / f"executed/{name}.ipynb", as_version=4).cells
         if cell.cell_type == "code"
         for o in cell.outputs
         if o.get("name") == "stderr" and not re.search(r"\d+%\|", o.text)
@@ -62,11 +46,11 @@ def test_no_warning_is_shown_on_a_page(out):
     assert not noise
 
 
-def test_the_bar_plot_and_every_figure_is_there(out):
-    plots = sorted(path.name for path in (out / "plots").glob("*.png"))
+def test_the_bar_plot_and_every_figure_is_there(mini_out):
+    plots = sorted(path.name for path in (mini_out / "plots").glob("*.png"))
     assert "barplot_perfmetrics.png" in plots
     assert {plot[:2] for plot in plots} == {"01", "02", "03", "04", "05", "06", "ba"}
-    assert all((out / "plots" / plot).stat().st_size > 5_000 for plot in plots)
+    assert all((mini_out / "plots" / plot).stat().st_size > 5_000 for plot in plots)
 
 
 def test_the_table_holds_all_models_with_intervals(table):
@@ -92,25 +76,27 @@ def test_every_result_says_mini_and_what_it_was_made_from(results):
     assert len({result["data_sha256"]["train"] for result in results.values()}) == 1
 
 
-def test_predictions_are_kept_and_give_the_tables_scores(out, table):
-    kept = pd.read_parquet(out / "results/predictions.parquet")
+def test_predictions_are_kept_and_give_the_tables_scores(mini_out, table):
+    kept = pd.read_parquet(mini_out / "results/predictions.parquet")
     assert list(kept) == ["id", "label", *MODELS] and len(kept) == 200 and kept["id"].is_unique
     for name in MODELS:
         assert ((kept[name] >= 0.5) == kept["label"]).mean() == pytest.approx(table.loc[name, "accuracy"])
 
 
-def test_a_second_run_skips_everything_and_changes_no_byte(out):
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "executed" not in path.parts}
-    again = run(out)
+def test_a_second_run_skips_everything_and_changes_no_byte(mini_out):
+    before = {
+        path: path.read_bytes() for path in mini_out.rglob("*") if path.is_file() and "executed" not in path.parts
+    }
+    again = run_mini(mini_out)
     assert again.returncode == 0 and again.stdout.count("up to date") == len(NAMES)
     assert len(before) > 20 and all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_a_changed_parameter_runs_only_what_depends_on_it(out):
-    listed = run(out, "--list", "-p", "RANK", "4").stdout
+def test_a_changed_parameter_runs_only_what_depends_on_it(mini_out):
+    listed = run_mini(mini_out, "--list", "-p", "RANK", "4").stdout
     states = {name: re.search(rf"^{name} +(.*)", listed, re.M)[1] for name in NAMES}
     assert states["01_data"] == states["02_test_data"] == "done"
     assert not [name for name in NAMES[2:] if states[name] == "done"]
-    asked = run(out, "-p", "TEXT", "My card was charged twice")
+    asked = run_mini(mini_out, "-p", "TEXT", "My card was charged twice")
     assert asked.returncode == 0 and asked.stdout.count("up to date") == 5
-    assert "My card was charged twice" in (out / "executed/06_comparing.ipynb").read_text()
+    assert "My card was charged twice" in (mini_out / "executed/06_comparing.ipynb").read_text()

@@ -190,3 +190,12 @@ def test_no_page_switches_code_between_mini_and_full(notebook):
     _, page = notebook
     branches = [n for cell in code_of(page) for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.If)]
     assert not [node for node in branches if "mini" in ast.unparse(node.test).lower()]
+
+
+def test_prose_states_no_number_that_a_run_can_change(notebook):
+    name, page = notebook
+    constants = {"95 %", ".05"}  # the level of every interval, and of every test
+    prose = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
+    prose = re.sub(r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)", "", prose, flags=re.S)
+    numbers = set(re.findall(r"\d*\.\d+(?: ?%)?|\d[\d,]* ?%", prose))
+    assert len(prose.split()) > 500 and numbers <= constants, f"{name}: {numbers - constants}"

@@ -1,0 +1,112 @@
+"""One writer in a folder, and no process left behind: the lock, the kill of all that a run started, the signals."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from driver import Refused, records
+
+TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # .name.<process id>.tmp.suffix, as every write_whole names it
+MARK = "RUN_ALL_OUT"  # the environment variable by which a run knows its kernels and all that they started
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the run to stop (asyncio lets nothing but a KeyboardInterrupt through)."""
+
+
+def command() -> str:
+    """Return the command line that started this run."""
+    return shlex.join(["python", *sys.argv])
+
+
+@contextlib.contextmanager
+def sole_writer(out: Path, notebooks: Path):
+    """Hold the output folder for this run, cleared of what a killed one left; no process or temporary file outlives it."""
+    held, temporary = lock(out), out / "executed" / ".tmp"
+    os.environ[MARK] = str(out)
+    os.environ.update(JUPYTER_RUNTIME_DIR=str(temporary), IPYTHONDIR=str(temporary))
+    stop_on_signals(out)
+    try:
+        end_processes(out)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        sweep(notebooks, *(out / name for name in ("data", "models", "plots", "results", "executed")))
+        yield
+    finally:
+        end_processes(out)
+        shutil.rmtree(temporary, ignore_errors=True)
+        held.release()
+
+
+def lock(out: Path) -> FileLock:
+    """Return the lock on the output folder, held; Refused when another run holds it or the folder cannot be written."""
+    folder = out / "executed"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder / ".lock")
+        held.acquire(timeout=0)
+        records.write_whole(folder / ".run", f"process {os.getpid()}, started {datetime.now():%H:%M}: {command()}")
+    except Timeout:
+        holder = (folder / ".run").read_text()
+        raise Refused(f"Another run writes to {out} ({holder}). Wait for its end, or pass another --out.") from None
+    except OSError as error:
+        raise Refused(f"The output folder {out} cannot be written: {error}. Pass another one with --out DIR.") from None
+    return held
+
+
+def sweep(*folders: Path) -> None:
+    """Remove the temporary files and folders that processes now dead left anywhere in the folders."""
+    for path in [path for folder in folders for path in folder.rglob(".*.tmp*")]:
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def marked(out: Path) -> list[psutil.Process]:
+    """Return the processes that runs in this folder started, this one aside, and all their descendants."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(out):
+                found += [process, *process.children(recursive=True)]
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or not ours to look at
+    return found
+
+
+def end_processes(out: Path) -> None:
+    """Kill all that runs in this folder started; again while there is more, for one may start another meanwhile."""
+    for _ in range(5):
+        victims = marked(out)
+        for process in victims:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        if not victims:
+            return
+        psutil.wait_procs(victims, timeout=2)
+
+
+def stop_on_signals(out: Path) -> None:
+    """Make INT, TERM and HUP end the kernels and then the run, a second one at once; ignored signals stay ignored."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+
+    def stop(number, frame):
+        for each in numbers:
+            signal.signal(each, lambda number, frame: os._exit(128 + number))
+        end_processes(out)
+        raise Stopped(number)
+
+    for number in numbers:
+        signal.signal(number, stop)

@@ -1,0 +1,66 @@
+"""What a run shows while it goes: one line that updates on a terminal, one line a cell elsewhere."""
+
+import re
+import sys
+import threading
+import time
+
+
+def duration(seconds: float) -> str:
+    """Return the seconds as a person would say them: 3.2 s, 4 min 10 s, 2 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def label(page, index: int) -> str:
+    """Return which of the notebook's own code cells stands at the index, with the heading above it or its first line."""
+    code = [i for i, cell in enumerate(page.cells) if cell.cell_type == "code"]
+    own = [i for i in code if "injected-parameters" not in page.cells[i].metadata.get("tags", [])]
+    above = "\n".join(cell.source for cell in page.cells[:index] if cell.cell_type == "markdown")
+    title = (re.findall(r"^#+ +(.+)$", above, re.MULTILINE) or page.cells[index].source.splitlines())[-1]
+    return f"cell {sum(i <= index for i in own)} of {len(own)}, {title[:60]}"
+
+
+class Cells:
+    """The cells of one notebook as they run; a context manager around the run."""
+
+    def __init__(self, name: str, page):
+        self.name, self.page, self.now = name, page, ""
+        self.live, self.over = sys.stdout.isatty(), threading.Event()
+
+    def __enter__(self):
+        if self.live:
+            threading.Thread(target=self.tick, daemon=True).start()
+        else:
+            print(self.name, flush=True)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.over.set()
+        self.end_cell()
+
+    def start_cell(self, cell, cell_index: int) -> None:
+        """Show that this cell begins, after the time that the one before took."""
+        self.end_cell()
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            return  # the values given; no cell of the notebook's own
+        self.now, self.since = label(self.page, cell_index), time.monotonic()
+        self.write(f"{self.name}: {self.now}" if self.live else f"  {self.now} … ")
+
+    def end_cell(self) -> None:
+        """Show that the cell now running, if any, has ended."""
+        if self.now:
+            self.write("" if self.live else duration(time.monotonic() - self.since) + "\n")
+        self.now = ""
+
+    def tick(self) -> None:
+        """Redraw the line once a second, with the time that the cell has taken so far."""
+        while not self.over.wait(1):
+            if self.now:
+                self.write(f"{self.name}: {self.now}, {duration(time.monotonic() - self.since)}")
+
+    def write(self, text: str) -> None:
+        """Write the text: over the line on a terminal, after what is there elsewhere."""
+        print(("\r\x1b[K" if self.live else "") + text, end="", flush=True)

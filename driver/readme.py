@@ -1,0 +1,50 @@
+"""--save: the README's result table and figure, made from the run's results and nothing else."""
+
+import re
+
+MARKS = ("<!-- results: written by run_all.py --save -->", "<!-- end of results -->")
+STUDY = {  # what the original study published for its own full-size models, on 200 texts
+    "distilbert_lora": (0.940, 0.893, 1.00, 0.943),
+    "gpt2_lora": (0.755, 0.752, 0.760, 0.756),
+    "gpt2_qlora": (0.915, 0.903, 0.930, 0.916),
+}
+SCORES = ("accuracy", "precision", "recall", "f1")
+
+
+def provenance(result: dict) -> str:
+    """Return a sentence on which data and models the numbers come from; a mini run is called one."""
+    kind = (
+        "**a mini run** (they show that everything works, not what the full-size models reach)"
+        if result["mini"]
+        else "a full run"
+    )
+    return (
+        f"These numbers are of {kind}: data `{result['data']}`, models {', '.join(f'`{m}`' for m in result['models'])}, "
+        f"{result['letters']} test letters. The last column quotes the original study of this task, which ran other models on other letters."
+    )
+
+
+def table(result: dict) -> str:
+    """Return the test scores as a Markdown table, a row a model, accuracy with its 95 % interval."""
+    lines = [
+        "| model | kind | accuracy (95 % interval) | precision | recall | F1 | original study: accuracy, F1 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["test"]:
+        low, high = row["intervals"]["accuracy"]
+        study = STUDY.get(row["model"])
+        quoted = f"{study[0]:.3f}, {study[3]:.3f}" if study else ""
+        rest = " | ".join(f"{row[score]:.3f}" for score in SCORES[1:])
+        lines.append(
+            f"| {row['model']} | {row['kind']} | {row['accuracy']:.3f} ({low:.3f} to {high:.3f}) | {rest} | {quoted} |"
+        )
+    return "\n".join(lines)
+
+
+def with_results(text: str, result: dict) -> str:
+    """Return the README's text with what stands between its two marks replaced by the result's sentence and table."""
+    between = "\n".join(["", provenance(result), "", table(result), ""])
+    pattern = re.compile(re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1]), re.DOTALL)
+    found, count = pattern.subn(lambda _: MARKS[0] + between + MARKS[1], text)
+    assert count == 1, f"README.md must hold {MARKS[0]} and {MARKS[1]} once"
+    return found

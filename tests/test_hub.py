@@ -1,0 +1,163 @@
+"""The full study over HTTP, unchanged, against a stand-in hub on localhost; and what happens when there is no hub."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import helpers
+import pytest
+from helpers import check_hub, load_complaints
+from huggingface_hub import HfApi
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from modelling import find_model
+from stand_in_hub import COMPLAINTS, DISTILBERT, GPT2, REVISIONS, serving, write_repositories
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
+SHORT = {
+    "TRAIN_ROWS": 60,
+    "TEST_ROWS": 20,
+    "MAX_TOKENS": 64,
+    "EPOCHS": 1,
+}  # values only: the code is that of a full run
+SHARDS = [f"has-text/train-{i:05d}-of-00003.parquet" for i in range(3)]
+NOWHERE = "f" * 40
+
+
+def run_all(endpoint: str, folder: Path, *arguments) -> tuple[subprocess.CompletedProcess, float]:
+    """Run the driver with that hub and an empty cache into folder/out; return the finished process and its seconds."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    own |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    command = [sys.executable, ROOT / "run_all.py", "--out", folder / "out", *map(str, arguments)]
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=own | {"no_proxy": "127.0.0.1"}, timeout=300)
+    return done, time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    """Return the folder of the three repositories."""
+    return write_repositories(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture
+def hub(repositories, monkeypatch):
+    """Return a running stand-in that this process, too, takes for the hub."""
+    with serving(repositories) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield hub
+
+
+# --- the stand-in is as strict as the hub -----------------------------------------------------------------------------
+
+
+def test_the_stand_in_serves_the_pins_under_their_old_names(hub):
+    api = HfApi(endpoint=hub.url)
+    for name, kind in ((DISTILBERT, "model"), (GPT2, "model"), (COMPLAINTS, "dataset")):
+        old = name if kind == "dataset" else name.rpartition("/")[2]
+        info = api.repo_info(old, revision=REVISIONS[name], repo_type=kind)
+        assert (info.id, info.sha) == (name, REVISIONS[name])
+        assert len(api.list_repo_files(old, revision=REVISIONS[name], repo_type=kind)) >= 5
+
+
+def test_the_stand_in_refuses_other_names_revisions_and_files(hub, tmp_path):
+    api = HfApi(endpoint=hub.url)
+    with pytest.raises(RepositoryNotFoundError):
+        api.model_info("gpt3", revision=REVISIONS[GPT2])
+    for revision in (NOWHERE, REVISIONS[DISTILBERT]):
+        with pytest.raises(RevisionNotFoundError):
+            api.model_info("gpt2", revision=revision)
+    with pytest.raises(EntryNotFoundError):
+        api.hf_hub_download("gpt2", "none.json", revision=REVISIONS[GPT2], cache_dir=tmp_path)
+
+
+# --- the full path ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_run(repositories, tmp_path_factory):
+    """Return the output folder of a full run from nothing, all that it asked the hub for, and what it printed."""
+    folder = tmp_path_factory.mktemp("full")
+    with serving(repositories) as hub:
+        done, _ = run_all(hub.url, folder, *(word for pair in SHORT.items() for word in ("-p", *pair)))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder / "out", hub.asked, done.stdout
+
+
+def test_all_six_notebooks_run_and_the_results_name_the_hubs_data_and_models(full_run):
+    out, _, printed = full_run
+    results = {name: json.loads((out / f"results/{name}.json").read_text()) for name in NAMES}
+    assert {name: result["mini"] for name, result in results.items()} == dict.fromkeys(NAMES, False)
+    assert {result["data"] for result in results.values()} == {COMPLAINTS}
+    both = ["distilbert-base-uncased", "gpt2"]
+    assert [result["models"] for result in results.values()] == [both, [], both[:1], both[1:], both[1:], both]
+    assert results["01_data"]["parameters"]["REVISION"] == REVISIONS[COMPLAINTS]
+    assert results["03_distilbert_lora"]["parameters"]["MODEL_REVISION"] == REVISIONS[DISTILBERT]
+    assert len(results["06_comparing"]["test"]) == 8 and str(out / "plots/barplot_perfmetrics.png") in printed
+
+
+def test_only_the_pinned_revisions_are_asked_for(full_run):
+    _, asked, _ = full_run
+    assert len(asked) > 50 and not [request for request in asked if request.route == "unknown"]
+    # whenever an adapter is saved, peft looks whether there is a newest config.json, to learn if the vocabulary grew
+    looks = [a for a in asked if (a.method, a.revision, a.path, a.status) == ("HEAD", "main", "config.json", 404)]
+    assert {(a.name, a.revision) for a in asked if a not in looks} == set(REVISIONS.items())
+
+
+def test_each_file_is_fetched_once_and_weights_are_never_a_pickle(full_run):
+    _, asked, _ = full_run
+    fetched = Counter((a.name, a.path) for a in asked if (a.method, a.route, a.status) == ("GET", "file", 200))
+    assert set(fetched.values()) == {1}
+    heavy = {file for file in fetched if file[1].endswith((".parquet", ".safetensors", ".bin"))}
+    weights = {(DISTILBERT, "model.safetensors"), (GPT2, "model.safetensors")}
+    assert heavy == weights | {(COMPLAINTS, shard) for shard in SHARDS}
+    assert not [request for request in asked if request.path.endswith(".bin")]
+
+
+# --- no hub, or not the one that is asked for -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["refuses", "is silent"])
+def test_without_the_hub_the_run_ends_soon_with_the_cause_and_both_ways_out(kind, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections, never answers
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if kind == "refuses":
+            listener.close()
+        done, seconds = run_all(endpoint, tmp_path)
+    assert done.returncode == 1 and seconds < 30
+    cause = "Connection refused" if kind == "refuses" else "no answer within 10 s"
+    for words in ("FAILED 01_data, cell", COMPLAINTS, cause, "python run_all.py --mini", "-p DATASET path/to/"):
+        assert words in done.stderr
+    left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file() and not path.name.startswith(".")}
+    assert left == {"01_data.log", "01_data.failed.ipynb"}
+
+
+def test_a_hub_of_many_dead_addresses_takes_no_longer(monkeypatch):
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # fill its queue: whoever connects next waits for ever
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 8)
+        monkeypatch.setattr(helpers, "HUB_SECONDS", 1)
+        monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+        started = time.monotonic()
+        with pytest.raises(ConnectionError, match=r"no answer within 1 s.*--mini.*-p MODEL"):
+            check_hub("gpt2", REVISIONS[GPT2], "model")
+    assert time.monotonic() - started < 2
+
+
+def test_a_revision_that_the_hub_does_not_have_is_named(hub):
+    with pytest.raises(ConnectionError, match=f"{COMPLAINTS} at {NOWHERE} .*404.*-p DATASET path"):
+        next(load_complaints(COMPLAINTS, "has-text", NOWHERE))
+    with pytest.raises(ConnectionError, match=f"gpt2 at {NOWHERE} .*404.*-p MODEL path"):
+        find_model("gpt2", NOWHERE, "gpt2")

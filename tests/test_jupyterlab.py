@@ -1,0 +1,111 @@
+"""The tweaker's way: open 03 in JupyterLab in a real browser, set values in the parameters cell, Run All, no error."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+PAGE = "03_distilbert_lora.ipynb"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: install one, e.g. apt-get install chromium")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """Return (folder, address) of a JupyterLab that serves a copy of notebooks/ from a folder with a space in its name."""
+    folder = tmp_path / "my clone" / "notebooks"
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--port=0",
+        f"--ServerApp.root_dir={folder}",
+    ]
+    command += [
+        "--IdentityProvider.token=t",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    log = tmp_path / "lab.log"
+    with open(log, "w") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
+    try:
+        yield folder, wait_for(lambda: re.search(r"http://127\.0\.0\.1:\d+/lab", log.read_text()), 60)[0]
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for(look, seconds):
+    """Return what look() finds as soon as it finds something; fail when the seconds are over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        time.sleep(1)
+    raise AssertionError(f"waited {seconds} s in vain")
+
+
+def with_values(source, values):
+    """Return the parameters cell's source with other values for some of its names."""
+    for name, value in values.items():
+        source, count = re.subn(rf"^{name} = .*", lambda _, n=name, v=value: f"{n} = {v!r}", source, flags=re.M)
+        assert count == 1, name
+    return source
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_03_runs_in_jupyterlab_with_the_mini_values_set_by_hand(lab, mini_out):
+    folder, address = lab
+    used = json.loads((mini_out / "executed/03_distilbert_lora.json").read_text())["inputs"]
+    model = next((ROOT / "runs/cache").glob(used["MODEL"].split()[0]))
+    out = folder.parent / "out"
+    for part in ("data", "results"):
+        shutil.copytree(mini_out / part, out / part)
+    values = {"MODEL": str(model), "OUT": str(out), "MAX_TOKENS": 64, "EPOCHS": 1}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
+        page = browser.new_page()
+        page.goto(f"{address}/tree/{PAGE}?token=t")
+        editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+        editor.wait_for(timeout=60_000)
+        editor.click()
+        page.keyboard.press("Control+A")
+        page.keyboard.insert_text(with_values(code_cells(folder / PAGE)[0].source, values))
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+
+        def finished():
+            page.keyboard.press("Control+S")
+            cells = code_cells(folder / PAGE)
+            return cells if all(cell.execution_count for cell in cells) else None
+
+        cells = wait_for(finished, 300)
+        browser.close()
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+    result = json.loads((out / "results/03_distilbert_lora.json").read_text())
+    assert result["parameters"]["EPOCHS"] == 1 and result["mini"] is True
+    assert (out / "models/03_distilbert_lora/adapter_model.safetensors").is_file()

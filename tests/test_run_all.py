@@ -1,0 +1,358 @@
+"""The driver on toy notebooks: order, progress, parameters, what is skipped, what is refused, what is saved."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import time
+
+import nbformat
+import pytest
+from toy import MAKES, NAMES, Project, ran
+
+MINI = """
+import json
+from pathlib import Path
+
+
+def prepare(dataset, company, cache):
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "asked.json").write_text(json.dumps([dataset and str(dataset), company]))
+    return {"01_data": {"TRAIN_ROWS": 5, "DATASET": cache / "asked.json"}, "03_distilbert_lora": {"RANK": 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A toy project of which all six notebooks have run."""
+    project = Project(tmp_path_factory.mktemp("finished") / "toy")
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    project.first_output = done.stdout
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, to change and run again."""
+    shutil.copytree(finished.folder, tmp_path / "toy")
+    copy = Project.__new__(Project)
+    copy.folder, copy.out = tmp_path / "toy", tmp_path / "toy" / "runs" / "toy"
+    return copy
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A toy project of which nothing has run."""
+    return Project(tmp_path / "toy")
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
+    output = finished.first_output
+    assert ran(output) == list(NAMES)
+    assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
+    assert re.search(r"^toy +lora +0\.160 +0\.160 +0\.160 +0\.160$", output, re.M)
+    assert output.rstrip().endswith(str(finished.out / "plots/barplot_perfmetrics.png"))
+    for name in NAMES:
+        record = finished.manifest(name)
+        assert set(record["made"]) == {*MAKES[name], f"executed/{name}.ipynb"}
+        assert record["parameters"]["SEED"] == 42 and record["seconds"] > 0
+        statuses = {
+            c.metadata.papermill.status for c in nbformat.read(finished.out / f"executed/{name}.ipynb", 4).cells
+        }
+        assert statuses == {"completed"}
+
+
+def test_a_second_run_skips_all_in_five_seconds(project):
+    before, started = project.files(), time.monotonic()
+    again = project.run()
+    assert again.returncode == 0 and time.monotonic() - started < 5
+    assert again.stdout.count("up to date") == len(NAMES) and "toy               lora" in again.stdout
+    assert project.files() == before
+
+
+def test_a_terminal_shows_one_line_that_updates(project):
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(project.command("--only", "06_comparing", "--force"), stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    assert child.wait() == 0
+    first, _, rest = shown.decode().partition("\n")
+    assert "\r\x1b[K06_comparing: cell 2 of 4, Work" in first and "\r\x1b[K06_comparing: cell 4 of 4, Files" in first
+    assert re.search(r"\r\x1b\[K06_comparing +\d\.\d s", first) and "\x1b" not in rest
+
+
+def test_only_from_and_force_choose_what_runs(project):
+    assert ran(project.run("--only", "notebooks/02_test_data.ipynb", "--force").stdout) == ["02_test_data"]
+    assert ran(project.run("--from", "05_gpt2_qlora", "--force").stdout) == ["05_gpt2_qlora", "06_comparing"]
+
+
+def test_only_wants_what_it_needs_to_be_whole(project):
+    (project.out / "data/train.parquet").write_bytes(b"PAR1 damaged PAR1")
+    refused = project.run("--only", "03_distilbert_lora")
+    assert refused.returncode == 2 and "data/train.parquet is damaged" in refused.stderr
+    assert f"python run_all.py --out {project.out} --only 01_data" in refused.stderr
+
+
+def test_only_says_when_what_it_needs_was_made_from_something_else(project):
+    assert project.run("--only", "01_data", "-p", "TRAIN_ROWS", "7").returncode == 0
+    assert "01_data is taken as it was made, with another TRAIN_ROWS" in project.run("--only", "02_test_data").stdout
+
+
+def test_list_shows_states_and_parameters_and_runs_nothing(project):
+    before = project.files()
+    states = dict(re.findall(r"^(\d\d_\w+) +(.*)", project.run("--list", "-p", "RANK", "4").stdout, re.M))
+    assert states["01_data"] == states["02_test_data"] == "done"
+    assert states["04_gpt2_lora"] == "stale, changed: RANK"
+    assert states["06_comparing"].startswith("stale, runs again after 03_distilbert_lora")
+    shutil.rmtree(project.out / "executed")
+    nothing = project.run("--list", "-p", "RANK", "4").stdout
+    assert nothing.count("missing, not finished yet") == len(NAMES) and "    RANK = 4\n" in nothing
+    assert {**before, **project.files()} == before
+
+
+def test_mini_gives_other_values_and_the_command_line_wins(fresh):
+    (fresh.folder / "mini").mkdir()
+    (fresh.folder / "mini/__init__.py").write_text(MINI)
+    done = fresh.run("--mini", "--only", "01_data", "-p", "COMPANY", "OTHER")
+    assert done.returncode == 0 and re.search(r"^mini data and models … .*\d s$", done.stdout, re.M), done.stderr
+    record = json.loads((fresh.folder / "runs/mini/executed/01_data.json").read_text())
+    assert record["parameters"]["TRAIN_ROWS"] == 5
+    assert record["parameters"]["DATASET"] == str(fresh.folder / "runs/cache/asked.json")
+    assert json.loads((fresh.folder / "runs/cache/asked.json").read_text()) == [None, "OTHER"]
+    again = fresh.run("--mini", "--only", "01_data", "-p", "TRAIN_ROWS", "6")
+    record = json.loads((fresh.folder / "runs/mini/executed/01_data.json").read_text())
+    assert again.returncode == 0 and record["parameters"]["TRAIN_ROWS"] == 6
+    assert json.loads((fresh.folder / "runs/cache/asked.json").read_text()) == [None, "A BANK"]
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_reach_the_notebook_in_their_type(project):
+    (project.folder.parent / "here.csv").write_text("a,b\n")
+    given = ["-p", "DATASET", "here.csv", "-p", "COMPANY", "2024", "-p", "TRAIN_ROWS", "20"]
+    assert project.run("--only", "01_data", *given).returncode == 0
+    values = json.loads((project.out / "results/01_data.json").read_text())["values"]
+    assert values["DATASET"] == str(project.folder.parent / "here.csv")
+    assert values["COMPANY"] == "2024" and values["TRAIN_ROWS"] == 20
+    assert project.run("--only", "03_distilbert_lora", "-p", "DROPOUT", "0", "-p", "RANK", "4").returncode == 0
+    values = json.loads((project.out / "results/03_distilbert_lora.json").read_text())["values"]
+    assert repr(values["DROPOUT"]) == "0.0" and values["RANK"] == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"; open("pwned", "w") #',
+        '\\"; open("pwned", "w") #',
+        "__import__('os').system('touch pwned')",
+        "$(touch pwned)",
+    ],
+)
+def test_a_parameter_with_code_in_it_is_text(project, text):
+    assert project.run("--only", "01_data", "-p", "COMPANY", text).returncode == 0
+    assert json.loads((project.out / "results/01_data.json").read_text())["values"]["COMPANY"] == text
+    assert not list(project.folder.rglob("pwned")) and not (project.folder.parent / "pwned").exists()
+
+
+REFUSED = {
+    "unknown notebook": (
+        ["--only", "03_distilbert"],
+        ["no notebook 03_distilbert", "Did you mean 03_distilbert_lora?"],
+    ),
+    "unknown first notebook": (["--from", "9"], ["no notebook 9", *NAMES]),
+    "unknown parameter": (["-p", "RNAK", "4"], ["No parameter RNAK", "Did you mean RANK?", "TRAIN_ROWS"]),
+    "parameter of another notebook": (["--only", "01_data", "-p", "RANK", "4"], ["No parameter RANK in 01_data"]),
+    "word for a number": (["-p", "RANK", "four"], ["RANK takes a value of type int, like 8, not 'four'"]),
+    "fraction for a count": (["-p", "RANK", "4.5"], ["RANK takes a value of type int"]),
+    "truth for a count": (["-p", "RANK", "True"], ["RANK takes a value of type int"]),
+    "list for a fraction": (["-p", "DROPOUT", "[0.1]"], ["DROPOUT takes a value of type float"]),
+    "count out of range": (["-p", "RANK", "0"], ["RANK must lie between 1 and"]),
+    "fraction out of range": (["-p", "DROPOUT", "1.5"], ["DROPOUT must lie between 0 and 1, not 1.5"]),
+    "no number": (["-p", "LEARNING_RATE", "NaN"], ["LEARNING_RATE must lie between 0 and 1"]),
+    "the output folder as parameter": (["-p", "OUT", "x"], ["use --out DIR"]),
+    "data file not there": (["-p", "DATASET", "missing/file.csv"], ["DATASET missing/file.csv: there is no such file"]),
+    "model folder not there": (["-p", "MODEL", "./missing"], ["MODEL ./missing: there is no such file or folder"]),
+    "output folder is a file": (["--out", "/dev/null/x"], ["/dev/null/x cannot be written", "--out DIR"]),
+}
+
+
+@pytest.mark.parametrize("arguments, words", REFUSED.values(), ids=REFUSED)
+def test_refused_before_anything_starts(fresh, arguments, words):
+    refused = fresh.run(*arguments)
+    assert refused.returncode == 2 and refused.stderr.startswith("run_all.py: ")
+    assert not [word for word in words if word not in refused.stderr], refused.stderr
+    assert not [path for path in fresh.out.rglob("*") if path.suffix in (".log", ".ipynb", ".json")]
+
+
+BAD_CELLS = {
+    "computed": ("RANK = 2 * 4", "may only hold lines NAME = plain value"),
+    "not Python": ("RANK =", "may only hold lines NAME = plain value"),
+    "no parameters cell": (None, "has 0 cells tagged `parameters`"),
+}
+
+
+@pytest.mark.parametrize("code, words", BAD_CELLS.values(), ids=BAD_CELLS)
+def test_a_bad_parameters_cell_is_refused(fresh, code, words):
+    page = nbformat.read(fresh.path("03_distilbert_lora"), 4)
+    if code is None:
+        page.cells[1].metadata = {}
+    else:
+        page.cells[1].source = code
+    nbformat.write(page, fresh.path("03_distilbert_lora"))
+    refused = fresh.run()
+    assert refused.returncode == 2 and "03_distilbert_lora.ipynb" in refused.stderr and words in refused.stderr
+
+
+def test_a_requirement_that_is_not_installed_is_named(fresh):
+    with open(fresh.folder / "requirements.txt", "a") as file:
+        file.write("no-such-package-at-all==1.0\n")
+    refused = fresh.run()
+    assert refused.returncode == 2 and "Not installed: no-such-package-at-all. Type: pip install -r" in refused.stderr
+
+
+# --- what runs again --------------------------------------------------------------------------------------------------
+
+
+def edit_output(project):
+    page = nbformat.read(project.path("03_distilbert_lora"), 4)
+    page.cells[3].outputs = [nbformat.v4.new_output("stream", text="old")]
+    page.cells[3].execution_count = 7
+    nbformat.write(page, project.path("03_distilbert_lora"))
+
+
+def touch_all(project):
+    for path in [*project.folder.rglob("*.ipynb"), *project.folder.rglob("*.py"), *project.out.rglob("*.*")]:
+        os.utime(path, (1, 1))
+
+
+def flip_input_byte(project):
+    """Change one byte of the data set, its size and time kept."""
+    data = project.folder / "mine.csv"
+    times = (data.stat().st_atime_ns, data.stat().st_mtime_ns)
+    data.write_text("a,c\n")
+    os.utime(data, ns=times)
+
+
+CHANGES = {
+    "a code cell": (
+        lambda p: p.edit("04_gpt2_lora", "from helpers import write, Path\nrow = values = {}"),
+        [],
+        NAMES[3:],
+    ),
+    "a cell of the last": (lambda p: p.edit("06_comparing", "'last'", cell=6), [], NAMES[5:]),
+    "a helper": (lambda p: (p.folder / "notebooks/helpers.py").open("a").write("# more\n"), [], NAMES),
+    "a parameter": (lambda p: None, ["-p", "TEST_ROWS", "3"], NAMES[1:]),
+    "an input byte": (flip_input_byte, ["-p", "DATASET", "toy/mine.csv"], NAMES),
+    "a requirement": (lambda p: (p.folder / "requirements.txt").write_text("papermill==0\n"), [], NAMES),
+    "an output": (edit_output, [], ()),
+    "a markdown cell": (lambda p: p.edit("02_test_data", "Other words.", cell=2), [], ()),
+    "time stamps": (touch_all, [], ()),
+}
+
+
+@pytest.mark.parametrize("change, arguments, names", CHANGES.values(), ids=CHANGES)
+def test_a_change_runs_exactly_what_depends_on_it(project, change, arguments, names):
+    (project.folder / "mine.csv").write_text("a,b\n")
+    if change is flip_input_byte:
+        assert project.run(*arguments).returncode == 0
+    change(project)
+    again = project.run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert ran(again.stdout) == list(names)
+    assert ran(project.run(*arguments).stdout) == []
+
+
+def test_a_finished_folder_may_be_moved(project):
+    project.out = project.out.rename(project.folder / "elsewhere")
+    assert ran(project.run().stdout) == []
+
+
+# --- a failure --------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_cell_ends_the_run_and_names_notebook_cell_cause_and_mend(fresh):
+    fresh.edit("02_test_data", "1 / 0")
+    failed = fresh.run()
+    assert failed.returncode == 1
+    assert "FAILED 02_test_data, cell 2 of 4, Work\nZeroDivisionError: division by zero\n" in failed.stderr
+    assert "02_test_data.failed.ipynb" in failed.stderr and f"--out {fresh.out}" in failed.stderr
+    assert fresh.manifest("01_data") and not fresh.manifest("02_test_data")
+    assert not list(fresh.out.glob("executed/03*"))
+    kept = fresh.files()
+    fresh.edit("02_test_data", "from helpers import write\nfrom pathlib import Path\nvalues = row = {}")
+    assert ran(fresh.run("--only", "01_data", "02_test_data").stdout) == ["02_test_data"]
+    assert not (fresh.out / "executed/02_test_data.failed.ipynb").exists()
+    kept = {name: content for name, content in kept.items() if not name.startswith("executed/02")}
+    assert {name: fresh.files()[name] for name in kept} == kept and len(kept) == 7
+
+
+# --- --save -----------------------------------------------------------------------------------------------------------
+
+NOISY = """
+import sys
+from IPython.display import HTML, display
+print("shown")
+print("not shown", file=sys.stderr)
+display(HTML("<progress value=1></progress>"))
+display({"application/vnd.jupyter.widget-view+json": {"model_id": 1}, "text/plain": "bar"}, raw=True)
+"""
+
+
+def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
+    project.add("03_distilbert_lora", NOISY.strip())
+    before = {name: nbformat.read(project.path(name), 4) for name in NAMES}
+    saved = project.run("--save")
+    assert saved.returncode == 0 and "Saved the outputs of 6 notebooks" in saved.stdout, saved.stderr
+    for name in NAMES:
+        page = nbformat.read(project.path(name), 4)
+        nbformat.validate(page)
+        assert [cell.source for cell in page.cells] == [cell.source for cell in before[name].cells]
+        assert page.metadata == before[name].metadata and page.cells[1].metadata.tags == ["parameters"]
+        code = [cell for cell in page.cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+        assert "papermill" not in project.path(name).read_text()
+        assert project.path(name).read_text() == nbformat.writes(page) + "\n"
+    page = nbformat.read(project.path("03_distilbert_lora"), 4)
+    assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
+    assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
+    assert ran(project.run("--save").stdout) == []
+
+
+def test_save_keeps_words_edited_after_the_run(project):
+    project.edit("02_test_data", "Better words.", cell=2)
+    assert project.run("--save").returncode == 0
+    assert "Better words." in project.path("02_test_data").read_text()
+
+
+UNFIT = {
+    "a machine path": ('print("in", OUT)', "shows the path"),
+    "a home path": ('from pathlib import Path\nprint(Path.home() / "x")', "shows the path"),
+    "too large": ('from IPython.display import HTML\nHTML("<p>" + "x" * 1_100_000)', "over 1,000,000"),
+}
+
+
+@pytest.mark.parametrize("code, words", UNFIT.values(), ids=UNFIT)
+def test_save_refuses_what_is_unfit_to_share_and_writes_none(project, code, words):
+    project.add("05_gpt2_qlora", code)
+    before = {name: project.path(name).read_bytes() for name in NAMES}
+    refused = project.run("--save")
+    assert refused.returncode == 2 and "05_gpt2_qlora.ipynb" in refused.stderr and words in refused.stderr
+    assert {name: project.path(name).read_bytes() for name in NAMES} == before
+
+
+def test_save_wants_all_six(fresh):
+    refused = fresh.run("--save", "--only", "01_data")
+    assert refused.returncode == 2 and "these are not: 02_test_data" in refused.stderr

@@ -1,0 +1,528 @@
+"""What the driver promises when machines misbehave: each promise with a real fault, on toy notebooks.
+
+"Nothing lost": finished stages keep their bytes, no stage counts as finished unless it is whole, and the same command,
+with no flag, then runs only what is unfinished and ends as an undisturbed run does.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from toy import MAKES, NAMES, Project, notebook, ran
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals, /proc and tmpfs as on Linux; Windows is not tested")
+pytestmark = posix
+
+BUSY = """
+import os, subprocess, time
+from pathlib import Path
+sleeper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+Path(OUT, "pids").write_text(f"{os.getpid()} {sleeper.pid}")
+"""
+DEAF = BUSY + "while True:\n    try:\n        time.sleep(1000)\n    except BaseException:\n        pass\n"
+LOCKED = BUSY + "sum(range(10**13))  # holds the interpreter's lock\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A toy project of which all six notebooks have run."""
+    project = Project(tmp_path_factory.mktemp("finished") / "toy")
+    assert project.run().returncode == 0
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, to hurt."""
+    shutil.copytree(finished.folder, tmp_path / "toy")
+    copy = Project.__new__(Project)
+    copy.folder, copy.out = tmp_path / "toy", tmp_path / "toy" / "runs" / "toy"
+    return copy
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A toy project of which nothing has run."""
+    return Project(tmp_path / "toy")
+
+
+def wait_for(condition, seconds: float = 30):
+    """Return the condition's first true value; fail when it stays false for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if value := condition():
+                return value
+        time.sleep(0.02)
+    pytest.fail("waited in vain")
+
+
+def pids(project) -> list[int]:
+    """Return the process ids that a BUSY cell wrote down, once it has."""
+    return [int(pid) for pid in wait_for(lambda: (project.out / "pids").read_text()).split()]
+
+
+def alive(numbers: list[int]) -> list[int]:
+    """Return those of the processes that still run."""
+    return [n for n in numbers if psutil.pid_exists(n) and psutil.Process(n).status() != psutil.STATUS_ZOMBIE]
+
+
+def statuses(path: Path) -> list[str]:
+    """Return the status of each code cell of an executed notebook, the injected parameters' first."""
+    return [c.metadata.papermill.status for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+
+
+def finishes(project, names: tuple) -> None:
+    """Check that the same command, with no flag, runs just these notebooks and leaves nothing temporary."""
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(done.stdout) == list(names)
+    assert not [path for path in project.out.rglob(".*") if ".tmp" in path.name]
+    assert not list(project.out.rglob("*.failed.ipynb"))
+
+
+def keeps(project, before: dict, names: tuple) -> None:
+    """Check that every file of these finished notebooks has the bytes it had."""
+    kept = [f for name in names for f in (*MAKES[name], f"executed/{name}.json", f"executed/{name}.ipynb")]
+    assert kept and {f: project.files()[f] for f in kept} == {f: before[f] for f in kept}
+
+
+# --- 1, 11: any place, any home, this interpreter ---------------------------------------------------------------------
+
+
+def test_1_runs_in_an_odd_path_with_an_empty_home_from_anywhere(tmp_path):
+    project = Project(tmp_path / "a {strange} päth's $HOME %s")
+    (tmp_path / "home").mkdir()
+    environment = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    done = project.run("--only", "01_data", "02_test_data", cwd="/", env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_11_the_kernel_is_this_interpreter_whatever_kernelspecs_say(fresh):
+    spec = fresh.folder / "share/kernels/python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "x", "language": "python"}')
+    fresh.add("01_data", "import sys\nprint(sys.executable)")
+    done = fresh.run("--only", "01_data", env=os.environ | {"JUPYTER_PATH": str(fresh.folder / "share")})
+    assert done.returncode == 0, done.stderr
+    assert sys.executable in (fresh.out / "executed/01_data.ipynb").read_text()
+
+
+# --- 2: every failure is loud -----------------------------------------------------------------------------------------
+
+REWRITE = "from helpers import write as whole\n"
+LOUD = {
+    "exception": ("{}['key']", "KeyError: 'key'"),
+    "sys.exit(0)": ("import sys\nsys.exit(0)", "SystemExit: 0"),
+    "exit()": ("exit()", "SystemExit: the cell calls exit()"),
+    "os._exit(0)": ("import os\nos._exit(0)", "the kernel ended by itself (exit status 0)"),
+    "failing command": ("!ls /no/such/folder", "CalledProcessError: Command 'ls /no/such/folder' returned non-zero"),
+    "failing command, taken": ("x = !exit 3", "returned non-zero exit status 3"),
+    "failing bash cell": ("%%bash\nfalse", "CalledProcessError"),
+    "crash": ("import ctypes\nctypes.string_at(0)", "the kernel died of SIGSEGV"),
+    "artefact missing": (
+        "def write(path, content):\n    path.name == 'test.parquet' or whole(path, content)",
+        "nothing wrote data/test.parquet",
+    ),
+    "artefact empty": (
+        "def write(path, content):\n    whole(path, content)\n    path.suffix == '.json' and path.write_text('')",
+        "results/02_test_data.json is empty",
+    ),
+    "artefact unreadable": (
+        "def write(path, content):\n    whole(path, content)\n    path.write_bytes(path.read_bytes()[:-2])",
+        "data/test.parquet is not a whole .parquet file, results/02_test_data.json is not JSON",
+    ),
+}
+
+
+@pytest.mark.parametrize("code, words", LOUD.values(), ids=LOUD)
+def test_2_every_failure_is_loud_and_nothing_downstream_starts(project, code, words):
+    before = project.files()
+    project.add("02_test_data", (REWRITE if "write(" in code else "") + code)
+    failed = project.run()
+    assert failed.returncode == 1 and words in failed.stderr, failed.stderr
+    assert "FAILED 02_test_data" in failed.stderr and "type the same command again" in failed.stderr
+    assert "write(" in code or "02_test_data, cell 3 of 5, Work" in failed.stderr
+    assert ran(failed.stdout) == [] and not [name for name in NAMES[2:] if name in failed.stdout]
+    if "write(" not in code:  # 4: no cell that did not run reads as done
+        assert (
+            statuses(project.out / "executed/02_test_data.failed.ipynb")
+            == ["completed"] * 3 + ["failed"] + ["pending"] * 2
+        )
+    keeps(project, before, ("01_data", *NAMES[2:]))
+
+
+# --- 3: kernel death --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [DEAF, LOCKED], ids=["deaf", "locked"])
+def test_3_a_killed_kernel_is_seen_in_five_seconds_and_leaves_no_orphan(fresh, code):
+    fresh.add("01_data", code)
+    run = fresh.start("--only", "01_data")
+    kernel, child = pids(fresh)
+    os.kill(kernel, signal.SIGKILL)
+    killed = time.monotonic()
+    assert run.wait(timeout=30) == 1 and time.monotonic() - killed < 5
+    said = (fresh.folder / "driver.txt").read_text()
+    assert (
+        "FAILED 01_data, cell 3 of 5, Work" in said and "the kernel was killed" in said and "lower BATCH_SIZE" in said
+    )
+    assert not alive([kernel, child])
+    assert statuses(fresh.out / "executed/01_data.failed.ipynb") == ["completed"] * 3 + ["failed"] + ["pending"] * 2
+    assert fresh.manifest("01_data") is None
+
+
+# --- 6, 7: signals, and the end of the driver itself ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "number, code",
+    [(signal.SIGINT, DEAF), (signal.SIGTERM, DEAF), (signal.SIGHUP, DEAF), (signal.SIGTERM, LOCKED)],
+    ids=["INT", "TERM", "HUP", "TERM, locked"],
+)
+def test_6_a_signal_stops_cleanly_in_ten_seconds(project, number, code):
+    before = project.files()
+    clean = project.path("02_test_data").read_bytes()
+    project.add("02_test_data", code)
+    run = project.start()
+    busy = pids(project)
+    assert len(alive(busy)) == 2
+    run.send_signal(number)
+    sent = time.monotonic()
+    assert run.wait(timeout=30) == 128 + number and time.monotonic() - sent < 10
+    assert not alive(busy)
+    assert f"Stopped by {number.name}" in (project.folder / "driver.txt").read_text()
+    assert (
+        statuses(project.out / "executed/02_test_data.failed.ipynb") == ["completed"] * 3 + ["failed"] + ["pending"] * 2
+    )
+    keeps(project, before, NAMES)
+    project.path("02_test_data").write_bytes(clean)
+    (project.out / "data/test.parquet").unlink()
+    finishes(project, ("02_test_data",))
+
+
+def test_6_what_the_parent_ignores_stays_ignored(fresh):
+    fresh.add("01_data", "import time\nfrom pathlib import Path\nPath(OUT, 'pids').write_text('1')\ntime.sleep(2)")
+    run = subprocess.Popen(
+        ["nohup", *fresh.command("--only", "01_data")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    pids(fresh)
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("code", [DEAF, LOCKED], ids=["deaf", "locked"])
+def test_7_after_kill_9_of_the_driver_the_next_start_sweeps_and_goes_on(fresh, code):
+    good = fresh.path("03_distilbert_lora").read_bytes()
+    fresh.add("03_distilbert_lora", code)
+    run = fresh.start()
+    busy = pids(fresh)
+    before = fresh.files()
+    run.kill()
+    run.wait()
+    assert alive(busy)
+    dead = fresh.out / f"data/.train.{run.pid}.tmp.parquet"
+    dead.write_text("half")
+    (fresh.out / f"models/.03_distilbert_lora.{run.pid}.tmp").mkdir(parents=True)
+    mine = fresh.out / f"data/.test.{os.getpid()}.tmp.parquet"
+    mine.write_text("still being written by a process that is alive")
+    fresh.path("03_distilbert_lora").write_bytes(good)
+    done = fresh.run("--only", "03_distilbert_lora")
+    assert done.returncode == 0, done.stderr
+    assert not alive(busy) and not dead.exists() and mine.exists()
+    mine.unlink()
+    keeps(fresh, before, ("01_data", "02_test_data"))
+    finishes(fresh, NAMES[3:])
+
+
+# --- 5: all or nothing ------------------------------------------------------------------------------------------------
+
+KILLS = 200
+FORKS = """
+import os, random, signal, sys, time
+folder, out = sys.argv[1:]
+sys.path.insert(0, folder)
+import run_all
+import driver.kernel
+for line in sys.stdin:
+    seed, number, delay = line.split()
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.path.join(folder, "driver.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+        os.dup2(1, 2)
+        sys.argv = ["run_all.py", "--out", out, "-p", "SEED", seed]
+        os._exit(run_all.main())
+    if int(number):
+        time.sleep(float(delay))
+        os.kill(child, int(number))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def whole(project, name: str) -> dict | None:
+    """Return the stage's manifest when every file that it lists has its hash, looked at without the driver's code."""
+    with contextlib.suppress(OSError, ValueError):
+        manifest = json.loads((project.out / f"executed/{name}.json").read_text())
+        hashes = {f: hashlib.sha256((project.out / f).read_bytes()).hexdigest() for f in manifest["made"]}
+        return manifest if hashes == manifest["made"] else None
+
+
+def of_one_piece(project, name: str, manifest: dict) -> bool:
+    """Return whether all that a whole stage made is there and was made by one run with the manifest's seed."""
+    seed = manifest["parameters"]["SEED"]
+    files = [(project.out / f).read_bytes() for f in MAKES[name]]
+    page = project.out / f"executed/{name}.ipynb"
+    same = all(f'"SEED": {seed}'.encode() in content for content in files) and f"SEED = {seed}" in page.read_text()
+    return (
+        same
+        and set(manifest["made"]) == {*MAKES[name], f"executed/{name}.ipynb"}
+        and set(statuses(page)) == {"completed"}
+    )
+
+
+def test_5_killed_at_200_random_moments_never_an_incomplete_stage_taken_for_whole(fresh):
+    forks = subprocess.Popen(
+        [sys.executable, "-c", FORKS, fresh.folder, fresh.out], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def run(seed: int, number: int = 0, delay: float = 0) -> int:
+        """Run the driver in a fork, send it the signal after the delay, and return how it ended."""
+        print(seed, int(number), f"{delay:.3f}", file=forks.stdin, flush=True)
+        return int(forks.stdout.readline())
+
+    chance, seed, seen, started = random.Random(5), 1, set(), time.monotonic()
+    assert run(seed) == 0
+    stage_seconds = (time.monotonic() - started) / len(NAMES)
+    for kill in range(KILLS):
+        seed += all(
+            (seed, name) in seen for name in NAMES[:4]
+        )  # before the end: files of other seeds are then still about
+        number = signal.SIGTERM if kill % 10 == 9 else signal.SIGKILL
+        assert run(seed, number, chance.uniform(0, 1.6) * stage_seconds) in (-number, 128 + number, 0)
+        done = {name: manifest for name in NAMES if (manifest := whole(fresh, name))}
+        assert all(of_one_piece(fresh, name, manifest) for name, manifest in done.items())
+        seen |= {(seed, name) for name, manifest in done.items() if manifest["parameters"]["SEED"] == seed}
+    forks.stdin.close()
+    assert forks.wait() == 0 and len(seen) > KILLS // 8
+    end = fresh.run("-p", "SEED", seed)
+    assert end.returncode == 0, end.stderr
+    assert all(of_one_piece(fresh, name, fresh.manifest(name)) for name in NAMES)
+    assert {fresh.manifest(name)["parameters"]["SEED"] for name in NAMES} == {seed}
+    left = [path.name for path in fresh.out.rglob(".*") if ".tmp" in path.name]
+    assert not left and not list(fresh.out.rglob("*.failed.ipynb"))
+
+
+# --- 8: a full disk ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(fresh):
+    """A toy project that has run, its output folder being a disk of two megabytes."""
+    fresh.out.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", fresh.out], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.strip()}")
+    try:
+        assert fresh.run("--only", "01_data", "02_test_data").returncode == 0
+        yield fresh
+    finally:
+        subprocess.run(["umount", "-l", fresh.out], check=True)
+
+
+def fill(folder: Path, pages: int = 0) -> None:
+    """Fill the folder's disk but for so many pages of 4096 bytes."""
+    with open(folder / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    os.truncate(folder / "filler", (folder / "filler").stat().st_size - 4096 * pages)
+
+
+def test_8_a_disk_full_from_the_start(disk):
+    before = disk.files()
+    fill(disk.out)
+    failed = disk.run()
+    assert failed.returncode in (1, 2) and "No space left on device" in failed.stderr, failed.stderr
+    (disk.out / "filler").unlink()
+    keeps(disk, before, NAMES[:2])
+    finishes(disk, NAMES[2:])
+
+
+def test_8_a_disk_that_fills_inside_a_cell(disk):
+    before = disk.files()
+    disk.add("03_distilbert_lora", "from pathlib import Path\nPath(OUT, 'large').write_bytes(b'x' * 4_000_000)")
+    failed = disk.run()
+    assert failed.returncode == 1 and "FAILED 03_distilbert_lora, cell 3 of 5, Work" in failed.stderr
+    assert "No space left on device" in failed.stderr and "make room" in failed.stderr
+    keeps(disk, before, NAMES[:2])
+    disk.path("03_distilbert_lora").write_text(nbformat.writes(notebook("03_distilbert_lora")))
+    (disk.out / "large").unlink()
+    finishes(disk, NAMES[2:])
+
+
+def fill_at_the_end(project, name: str, pages: int) -> None:
+    """Make the notebook's last cell fill the disk but for so many pages."""
+    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_survival import fill\n"
+    project.edit(name, f"{code}fill(Path(OUT), {pages})", cell=-1)
+
+
+def test_8_a_disk_that_fills_before_the_executed_notebook_is_saved_keeps_the_one_before(disk):
+    before = disk.files()
+    fill_at_the_end(disk, "02_test_data", 0)
+    failed = disk.run("-p", "TEST_ROWS", "3")
+    assert failed.returncode == 1 and "FAILED 02_test_data" in failed.stderr and "make room" in failed.stderr
+    after = disk.files()
+    assert all(
+        after[f"executed/02_test_data.{end}"] == before[f"executed/02_test_data.{end}"] for end in ("ipynb", "json")
+    )
+    keeps(disk, before, NAMES[:1])
+    (disk.out / "filler").unlink()
+    disk.path("02_test_data").write_text(nbformat.writes(notebook("02_test_data")))
+    finishes(disk, NAMES[1:])
+
+
+def test_8_a_disk_that_fills_between_any_two_files(disk):
+    saved = []
+    for pages in range(8):
+        fill_at_the_end(disk, "03_distilbert_lora", pages)
+        last = disk.run("--only", "03_distilbert_lora")
+        (disk.out / "filler").unlink()
+        saved.append(sum((disk.out / f"executed/03_distilbert_lora.{end}").exists() for end in ("ipynb", "json")))
+        if last.returncode == 0:
+            break
+        assert "FAILED 03_distilbert_lora" in last.stderr and "No space left on device" in last.stderr
+        (disk.out / "executed/03_distilbert_lora.ipynb").unlink(missing_ok=True)
+    assert (
+        saved[0] == 0 and 1 in saved and saved[-1] == 2
+    )  # nothing; the executed notebook alone; that and the manifest
+
+
+# --- 9: one writer ----------------------------------------------------------------------------------------------------
+
+
+def test_9_a_second_run_in_the_same_folder_refuses_in_a_second_and_no_lock_is_left_by_kill_9(fresh):
+    good = fresh.path("01_data").read_bytes()
+    fresh.add("01_data", DEAF)
+    first = fresh.start()
+    busy = pids(fresh)
+    started = time.monotonic()
+    second = fresh.run("--only", "01_data")
+    assert second.returncode == 2 and time.monotonic() - started < 1
+    assert f"Another run writes to {fresh.out} (process {first.pid}," in second.stderr
+    assert first.poll() is None and len(alive(busy)) == 2
+    first.kill()
+    first.wait()
+    fresh.path("01_data").write_bytes(good)
+    assert fresh.run("--only", "01_data").returncode == 0
+
+
+def test_9_two_runs_in_two_folders_both_finish(fresh):
+    folders = [fresh.folder / "runs" / name for name in ("one", "two")]
+    runs = [fresh.start("--out", folder) for folder in folders]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    for name in NAMES[:5]:
+        one, two = ((folder / f"results/{name}.json").read_bytes() for folder in folders)
+        assert one == two
+
+
+# --- 12, 13: time and output ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["--cell-limit", "--stage-limit"])
+def test_12_a_hanging_cell_ends_at_a_limit(fresh, limit):
+    fresh.add("01_data", LOCKED)
+    started = time.monotonic()
+    failed = fresh.run("--only", "01_data", limit, "0.05")
+    assert failed.returncode == 1 and time.monotonic() - started < 15
+    assert "cell 3 of 5, Work" in failed.stderr and f"{limit} 0.05" in failed.stderr and "time limit" in failed.stderr
+    assert not alive(pids(fresh))
+
+
+def test_12_many_short_cells_end_at_the_notebooks_limit(fresh):
+    for _ in range(4):
+        fresh.add("01_data", "import time\ntime.sleep(1.5)")
+    failed = fresh.run("--only", "01_data", "--cell-limit", "0.05", "--stage-limit", "0.07")
+    assert failed.returncode == 1 and "time limit" in failed.stderr
+
+
+FLOOD = """
+import sys
+from IPython.display import HTML, display
+for i in range(100):
+    print(f"line {i} " + "x" * 1_000_000)
+for i in range(10_000):
+    print(f"\\rstep {i}", end="", file=sys.stderr)
+handle = display("begin", display_id=True)
+for i in range(3_000):
+    handle.update(HTML(f"<progress value={i}></progress>" + "y" * 2_000))
+for i in range(400):
+    display(HTML("z" * 20_000))
+print("the end")
+"""
+
+
+def test_13_a_flood_of_output_stays_in_the_log(fresh):
+    fresh.add("01_data", FLOOD)
+    run, peak = psutil.Process(fresh.start("--only", "01_data").pid), 0
+    while run.is_running() and run.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.Error):
+            peak = max(peak, run.memory_info().rss)
+        time.sleep(0.02)
+    said = (fresh.folder / "driver.txt").read_text()
+    assert fresh.manifest("01_data"), said
+    assert 20e6 < peak < 300e6
+    executed, log = fresh.out / "executed/01_data.ipynb", fresh.out / "executed/01_data.log"
+    assert executed.stat().st_size < 5e6 and log.stat().st_size > 100e6
+    shown = "".join(o.get("text", "") for o in nbformat.read(executed, 4).cells[5].outputs)
+    assert "line 0 x" in shown and "the end" in shown and "characters are only in the log" in shown
+    assert "step 9999" in shown and "step 5000" not in shown
+    text = log.read_bytes()
+    assert all(f"line {i} x".encode() in text for i in range(100)) and text.count(b"\rstep ") == 10_000
+    log.unlink()
+
+
+# --- 15: damage -------------------------------------------------------------------------------------------------------
+
+
+def truncate(path: Path) -> None:
+    """Cut the file's last byte off."""
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def flip(path: Path) -> None:
+    """Flip one bit in the middle, size and times kept."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize("hurt", [truncate, flip, Path.unlink], ids=["truncated", "one bit", "removed"])
+@pytest.mark.parametrize("kind", ["models", "results", "plots", "executed"])
+def test_15_damage_is_found_and_the_bytes_come_back(project, hurt, kind):
+    before = project.files()
+    (file,) = [f for f in project.manifest("03_distilbert_lora")["made"] if f.startswith(kind)]
+    hurt(project.out / file)
+    finishes(project, ("03_distilbert_lora",))
+    after = project.files()
+    assert all(after[f] == before[f] for f in after if not f.startswith("executed/03"))
+    assert set(statuses(project.out / "executed/03_distilbert_lora.ipynb")) == {"completed"}
+
+
+@pytest.mark.parametrize("change", [("{", ""), ("1", "2"), ("made", "mode"), ("SEED", "SEEK")], ids=str)
+def test_15_a_manifest_that_is_not_whole_counts_for_nothing(project, change):
+    path = project.out / "executed/06_comparing.json"
+    path.write_text(path.read_text().replace(*change, 1))
+    finishes(project, ("06_comparing",))

@@ -1,0 +1,145 @@
+"""A toy project in a temporary folder: the real driver over six tiny notebooks that keep the real ones' contract."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing")
+HELPERS = '''
+import json, os
+from pathlib import Path
+
+ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\\x89PNG\\r\\n\\x1a\\n", b"IEND\\xaeB`\\x82")}
+
+
+def write(path, content):
+    """Write the content as a file that looks whole for its suffix, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    start, end = ENDS.get(path.suffix, (b"", b""))
+    temporary.write_bytes(start + content.encode() + end)
+    os.replace(temporary, path)
+'''
+PARAMETERS = {
+    "01_data": 'DATASET = "hub/complaints"  # a hub id or a file\nCOMPANY = "A BANK"\nTRAIN_ROWS = 10',
+    "02_test_data": "TEST_ROWS = 2",
+    "03_distilbert_lora": 'MODEL = "distilbert"  # a hub id or a folder\nRANK = 8\nDROPOUT = 0.1\nLEARNING_RATE = 3e-4',
+    "04_gpt2_lora": 'MODEL = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
+    "05_gpt2_qlora": 'MODEL = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
+    "06_comparing": 'DISTILBERT = "distilbert"\nGPT2 = "gpt2"',
+}
+MAKES = {
+    "01_data": ["data/pool.parquet", "data/train.parquet", "results/01_data.json", "plots/01_a.png"],
+    "02_test_data": ["data/test.parquet", "results/02_test_data.json", "plots/02_a.png"],
+    "06_comparing": [
+        "results/06_comparing.json",
+        "results/predictions.parquet",
+        "plots/barplot_perfmetrics.png",
+        "plots/06_a.png",
+    ],
+}
+for _name in NAMES[2:5]:
+    MAKES[_name] = [f"models/{_name}/adapter.bin", f"results/{_name}.json", f"plots/{_name[:2]}_a.png"]
+WORK = """
+from pathlib import Path
+from helpers import write
+values = {name: value for name, value in globals().items() if name.isupper() and name != "OUT"}
+if Path(values.get("DATASET", "")).is_file():
+    values["rows"] = Path(DATASET).read_text()
+score = sum(map(len, map(str, values.values()))) / 100
+row = {"model": "toy", "kind": "lora", "accuracy": score, "precision": score, "recall": score, "f1": score}
+"""
+WRITE = """
+import json
+for name in MAKES:
+    write(Path(OUT) / name, json.dumps({"values": values, "test": [row]}))
+print("wrote", len(MAKES), "files")
+"""
+
+
+def notebook(name: str):
+    """Return the toy notebook of that name: a parameters cell, a thought, and the files that its stage makes."""
+    parameters = new_code_cell(PARAMETERS[name] + '\nSEED = 42\nOUT = "."  # folder of all outputs')
+    parameters.metadata["tags"] = ["parameters"]
+    cells = [
+        new_markdown_cell(f"# {name}\n\nA toy."),
+        parameters,
+        new_markdown_cell("## Work"),
+        new_code_cell(WORK.strip()),
+        new_markdown_cell("## Files"),
+        new_code_cell(WRITE.strip().replace("MAKES", repr(MAKES[name]))),
+        new_code_cell("values"),
+    ]
+    for number, cell in enumerate(cells):
+        cell.id = f"{name[:2]}-{number}"
+    return new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "no-such-kernel", "display_name": "", "language": "python"}}
+    )
+
+
+class Project:
+    """A toy project: run its driver, change its notebooks, look at what it left."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.out = folder, folder / "runs" / "toy"
+        shutil.copytree(ROOT / "driver", folder / "driver", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "run_all.py", folder)
+        (folder / "notebooks").mkdir()
+        (folder / "notebooks" / "helpers.py").write_text(HELPERS)
+        (folder / "requirements.txt").write_text("papermill==0  # the version installed is what counts\npsutil==0\n")
+        for name in NAMES:
+            nbformat.write(notebook(name), folder / "notebooks" / f"{name}.ipynb")
+
+    def command(self, *arguments) -> list[str]:
+        """Return the command line of a run into the project's output folder."""
+        out = [] if "--out" in arguments or "--mini" in arguments else ["--out", str(self.out)]
+        return [sys.executable, str(self.folder / "run_all.py"), *out, *map(str, arguments)]
+
+    def run(self, *arguments, **options) -> subprocess.CompletedProcess:
+        """Run the driver to its end and return what came of it, output as text."""
+        options = {"capture_output": True, "text": True, "timeout": 120, "cwd": self.folder.parent} | options
+        return subprocess.run(self.command(*arguments), **options)
+
+    def start(self, *arguments, **options) -> subprocess.Popen:
+        """Start the driver in the background, its output going to a file driver.txt in the project."""
+        with open(self.folder / "driver.txt", "w") as file:
+            options = {"stdout": file, "stderr": subprocess.STDOUT, "cwd": self.folder.parent} | options
+            return subprocess.Popen(self.command(*arguments), **options)
+
+    def path(self, name: str) -> Path:
+        """Return the path of a notebook."""
+        return self.folder / "notebooks" / f"{name}.ipynb"
+
+    def edit(self, name: str, code: str, cell: int = 3) -> None:
+        """Put another source into a cell of a notebook (3 is the work, before the files are written)."""
+        page = nbformat.read(self.path(name), 4)
+        page.cells[cell].source = code
+        nbformat.write(page, self.path(name))
+
+    def add(self, name: str, code: str) -> None:
+        """Put a code cell between a notebook's work and the cell that writes its files."""
+        page = nbformat.read(self.path(name), 4)
+        page.cells.insert(4, new_code_cell(code))
+        nbformat.write(page, self.path(name))
+
+    def manifest(self, name: str) -> dict | None:
+        """Return a stage's manifest, None when there is none."""
+        path = self.out / "executed" / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def files(self) -> dict[str, bytes]:
+        """Return {name: bytes} of all that a run made: data, models, results, plots, executed notebooks, manifests."""
+        files = [path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        return {str(path.relative_to(self.out)): path.read_bytes() for path in files}
+
+
+def ran(output: str) -> list[str]:
+    """Return the notebooks that a driver's output says were run."""
+    lines = [line.split() for line in output.splitlines()]
+    return [words[0] for words in lines if words and words[0] in NAMES and len(words) > 1 and words[1] != "up"]
