@@ -12,7 +12,7 @@ from mini import complaints
 HERE = Path(__file__).parent
 COMPANY, NARRATIVE = "Company", "Consumer complaint narrative"
 FEWEST = 200  # narratives that a pretraining takes
-TRAINING = {"MAX_TOKENS": 256, "DROPOUT": 0.0, "LEARNING_RATE": 2e-3, "EPOCHS": 3}  # what suits models of this size
+TRAINING = {"MAX_TOKENS": 256, "LEARNING_RATE": 2e-3, "EPOCHS": 3}  # what suits models of this size
 
 
 def prepare(dataset: Path | None, company: str, cache: Path) -> dict[str, dict]:

@@ -43,7 +43,7 @@ ID, COMPANY_COLUMN, PRODUCT, NARRATIVE = "Complaint ID", "Company", "Product", "
 COLUMNS = {ID: "int64", COMPANY_COLUMN: "string", PRODUCT: "string", NARRATIVE: "string"}
 METRICS = ("accuracy", "precision", "recall", "f1")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
-HUB_SECONDS = 10  # how long the hub may take to answer before we say that it does not
+HUB_SECONDS = 5  # how long the hub may take to answer before we say that it does not
 MAKERS = {"data/pool.parquet": "01_data", "data/train.parquet": "01_data", "data/test.parquet": "02_test_data"}
 
 

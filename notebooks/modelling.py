@@ -4,6 +4,7 @@ Each function stands first on the page that teaches it (fit and the DistilBERT l
 """
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -165,6 +166,9 @@ def training_arguments(
 
 def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: TrainingArguments) -> pd.DataFrame:
     """Train what is not frozen, leave the model at its best epoch by validation F1, and return the log by epoch."""
+    model.save_pretrained = partial(
+        model.save_pretrained, save_embedding_layers=False
+    )  # or peft asks the hub about them
     trainer = Trainer(
         model,
         arguments,
@@ -217,7 +221,7 @@ def save_and_reload(model: PeftModel, fresh, folder: Path, checkpoints: Path) ->
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
+    model.save_pretrained(temporary, save_embedding_layers=False)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     shutil.rmtree(checkpoints)

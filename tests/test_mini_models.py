@@ -1,0 +1,129 @@
+"""The miniature models: the hub's layout and calls, built once and whole, from no text of the study."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import mini
+from mini import models
+
+STUDY, KINDS = "STUDY BANK", ("distilbert", "gpt2")
+LAYERS = {
+    "distilbert": {"q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2", "pre_classifier", "classifier"},
+    "gpt2": {"c_attn", "c_proj", "c_fc", "score"},
+}
+
+
+def write_table(path, others=240, ending=""):
+    """Write `others` letters to other companies, 20 to the study's (which alone say zyzzyva) and a missing one."""
+    letter = (
+        "My payment of {{${0}.00}} from XX/XX/2021 was late, so the bank charged a fee and the lender did not answer. "
+    )
+    theirs = [letter.format(i) + letter.format(i % 7) + ending for i in range(others)]
+    ours = [f"Zyzzyva zyzzyva zyzzyva took my house and my card number {i}." for i in range(20)]
+    companies = [f"BANK {i % 3}" for i in range(others)] + [STUDY] * 20 + ["BANK 0"]
+    rows = pd.DataFrame({"Company": companies, "Consumer complaint narrative": [*theirs, *ours, None], "Unused": 1})
+    rows.to_csv(path, index=False) if path.suffix == ".csv" else rows.to_parquet(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """Let a pretraining take two steps of a model 64 wide."""
+    for kind in KINDS:
+        monkeypatch.setitem(models.RECIPES, kind, models.Recipe(vocabulary=300, width=64, steps=2))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Return {kind: folder} of the models made for a small table."""
+    table = write_table(tmp_path / "letters.parquet")
+    return {kind: mini.find_or_pretrain(kind, table, STUDY, tmp_path / "cache") for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layout_is_the_hubs(folders, kind):
+    names = {path.name for path in folders[kind].iterdir()}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    assert folders[kind].name.startswith(f"mini-{kind}-")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loads_by_the_calls_of_the_true_checkpoints(folders, kind):
+    tokenizer = AutoTokenizer.from_pretrained(folders[kind])
+    model = AutoModelForSequenceClassification.from_pretrained(folders[kind], num_labels=2).eval()
+    assert {name.split(".")[-1] for name, _ in model.named_modules()} >= LAYERS[kind]
+    ids = tokenizer("The bank charged a LATE fee.", return_tensors="pt")["input_ids"]
+    assert ids.max() < model.config.vocab_size == len(tokenizer)
+    with torch.no_grad():
+        assert model(ids).logits.shape == (1, 2)
+
+
+def test_special_tokens_are_those_of_the_true_tokenizers(folders):
+    bert, gpt = (AutoTokenizer.from_pretrained(folders[kind]) for kind in KINDS)
+    assert bert.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    ids = bert("A fee")["input_ids"]
+    assert (ids[0], ids[-1]) == (bert.cls_token_id, bert.sep_token_id) and ids == bert("a FEE")["input_ids"]
+    assert gpt.pad_token is None and gpt.eos_token == "<|endoftext|>"
+    assert gpt.decode(gpt("A late\n fee…")["input_ids"]) == "A late\n fee…"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_weights(tmp_path, kind):
+    texts = [
+        f"the bank took fee number {i} and another fee, and nobody there answered my letter about it"
+        for i in range(240)
+    ]
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        models.build(kind, texts, tmp_path / name, seed)
+    one, two, three = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "three"))
+    assert one == two != three
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_built_once_and_anew_for_other_narratives(tmp_path, monkeypatch, suffix):
+    table, cache = write_table(tmp_path / f"letters{suffix}"), tmp_path / "cache"
+    first = mini.prepare(table, STUDY, cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "build", lambda *args: pytest.fail("built twice"))
+        assert mini.prepare(table, STUDY, cache) == first
+    other = mini.prepare(write_table(tmp_path / f"other{suffix}", ending="Mend it."), STUDY, cache)
+    for name in ("03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora"):
+        assert other[name]["MODEL"] != first[name]["MODEL"]
+    assert first["04_gpt2_lora"] == first["05_gpt2_qlora"]
+    assert first["01_data"]["DATASET"] == str(table)
+
+
+def test_a_model_that_was_not_finished_is_not_used(tmp_path, monkeypatch):
+    table, cache = write_table(tmp_path / "letters.parquet"), tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(models.PreTrainedTokenizerFast, "save_pretrained", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            mini.find_or_pretrain("gpt2", table, STUDY, cache)
+    assert not list(cache.glob("mini-*"))
+    assert (mini.find_or_pretrain("gpt2", table, STUDY, cache) / "tokenizer.json").exists()
+
+
+def test_no_text_of_the_study_is_seen(folders, tmp_path):
+    texts = mini.other_narratives(tmp_path / "letters.parquet", STUDY)
+    assert len(texts) == 240 and not [text for text in texts if "yzzyva" in text]
+    for folder in folders.values():
+        vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+        assert len(vocabulary) > 50 and not [token for token in vocabulary if "zy" in token.lower()]
+
+
+def test_too_few_narratives_are_refused_with_their_number(tmp_path):
+    table = write_table(tmp_path / "few.csv", others=12)
+    with pytest.raises(ValueError, match=r"few\.csv has 12 narratives of companies other than STUDY BANK.*-p DATASET"):
+        mini.prepare(table, STUDY, tmp_path / "cache")
+
+
+def test_an_unreadable_data_set_is_refused_by_name(tmp_path):
+    table = tmp_path / "torn.parquet"
+    table.write_bytes(b"PAR1 torn")
+    with pytest.raises(ValueError, match=r"torn\.parquet"):
+        mini.prepare(table, STUDY, tmp_path / "cache")
