@@ -2,7 +2,8 @@
 """Run the six notebooks in order, skip what is up to date, and show the result: python run_all.py --mini
 
 A notebook is finished when its manifest, OUT/executed/NAME.json, says so and every file listed there still has its hash.
-The rooms of this driver are in driver/: parameters, records, guard, kernel, in_kernel, progress and saving.
+The rooms of this driver are in driver/: parameters, records, guard, kernel, in_kernel,
+progress, saving and readme.
 """
 
 import argparse
@@ -13,13 +14,9 @@ import shutil
 import signal
 import sys
 import time
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
-from filelock import FileLock
-
-from driver import Refused, guard, parameters, progress, records, saving
+from driver import Refused, guard, kit, parameters, progress, readme, records, saving
 from driver.guard import Stopped
 from driver.progress import duration
 from driver.records import Stage
@@ -122,34 +119,19 @@ def notebook(name: str) -> Path:
     return NOTEBOOKS / f"{name}.ipynb"
 
 
-def prepare_mini(dataset: Path | None, company: str) -> dict:
-    """Return {notebook: {parameter: value}} of the offline kit; what its cache lacks of data and models is made now."""
-    import mini
-
-    cache = ROOT / "runs" / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / ".lock"):  # runs in other output folders share the cache
-        guard.sweep(cache)
-        return mini.prepare(dataset, company, cache)
-
-
 def mini_values(known: dict, given: dict) -> dict:
-    """Return what prepare_mini returns, in the notebooks' types; Refused when the kit cannot be made for this data."""
+    """Return {notebook: {parameter: value}} of the offline kit; what it lacks of data and models is made now."""
     started = time.monotonic()
     print("mini data and models … ", end="", flush=True)
     flat = {name: value for values in given.values() for name, value in values.items()}
-    dataset = Path(flat["DATASET"]) if "DATASET" in flat else None
-    company = flat.get("COMPANY", known["01_data"]["COMPANY"])
-    try:
-        with ProcessPoolExecutor(
-            1, get_context("spawn")
-        ) as pool:  # a process of its own: its end gives the memory back
-            made = pool.submit(prepare_mini, dataset, company).result()
-    except (ValueError, LookupError, OSError, BrokenExecutor) as error:
-        raise Refused(f"the mini data and models cannot be made. {type(error).__name__}: {error}") from None
+    made = kit.values(ROOT, flat.get("DATASET", ""), flat.get("COMPANY", known["01_data"]["COMPANY"]))
     print(duration(time.monotonic() - started), flush=True)
-    plain = {name: {k: str(v) if isinstance(v, Path) else v for k, v in made.get(name, {}).items()} for name in known}
-    return {name: {k: parameters.typed(k, v, known[name][k]) for k, v in plain[name].items()} for name in known}
+    return {
+        name: {
+            parameter: parameters.typed(parameter, value, known[name][parameter]) for parameter, value in values.items()
+        }
+        for name, values in made.items()
+    }
 
 
 def values_of(known: dict, given: dict, out: Path, options: argparse.Namespace) -> dict:
@@ -272,16 +254,21 @@ def show_results(out: Path) -> None:
 
 
 def save(values: dict, out: Path) -> None:
-    """Write the clean outputs of all six notebooks back into notebooks/; Refused, and none written, when one is unfit."""
+    """Write clean outputs back into notebooks/, and table and figure into README.md and docs/; Refused when one is unfit."""
     behind = [stage.name for stage in STAGES if state(stage, values[stage.name], out) != "done"]
     if behind:
         raise Refused(f"--save needs all six notebooks up to date; these are not: {', '.join(behind)}. Run them first.")
     texts = {
         name: saving.clean(notebook(name), out / f"executed/{name}.ipynb", [ROOT, Path.home(), out]) for name in NAMES
     }
+    results = (out / "results/06_comparing.json").read_text(encoding="utf-8")
+    front_page = readme.with_results((ROOT / "README.md").read_text(encoding="utf-8"), json.loads(results))
     for name, text in texts.items():
         records.write_whole(notebook(name), text)
-    print(f"Saved the outputs of {len(texts)} notebooks in {NOTEBOOKS}")
+    records.write_whole(ROOT / "docs/06_comparing.json", results)
+    records.write_whole(ROOT / "README.md", front_page)
+    shutil.copy(out / "plots/barplot_perfmetrics.png", ROOT / "docs")
+    print(f"Saved the outputs of {len(texts)} notebooks in {NOTEBOOKS}, table and figure in README.md and docs/")
 
 
 def run(options: argparse.Namespace) -> None:

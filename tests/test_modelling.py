@@ -23,7 +23,7 @@ from modelling import (
     training_arguments,
 )
 from peft import LoraConfig, get_peft_model
-from stand_in_hub import write_tiny_distilbert, write_tiny_gpt2
+from stand_in_hub import write_distilbert, write_gpt2
 from transformers import AutoTokenizer
 
 CARD, MORTGAGE = "my credit card was charged a fee", "the escrow on my mortgage was raised"
@@ -31,12 +31,16 @@ CARD, MORTGAGE = "my credit card was charged a fee", "the escrow on my mortgage 
 
 @pytest.fixture(scope="module")
 def distilbert(tmp_path_factory):
-    return write_tiny_distilbert(tmp_path_factory.mktemp("models") / "tiny-distilbert")
+    folder = tmp_path_factory.mktemp("models") / "tiny-distilbert"
+    write_distilbert(folder, [CARD, MORTGAGE] * 50)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory):
-    return write_tiny_gpt2(tmp_path_factory.mktemp("models") / "tiny-gpt2")
+    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
+    write_gpt2(folder, [CARD, MORTGAGE] * 50)
+    return folder
 
 
 @pytest.fixture

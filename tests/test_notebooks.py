@@ -199,3 +199,17 @@ def test_prose_states_no_number_that_a_run_can_change(notebook):
     prose = re.sub(r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)", "", prose, flags=re.S)
     numbers = set(re.findall(r"\d*\.\d+(?: ?%)?|\d[\d,]* ?%", prose))
     assert len(prose.split()) > 500 and numbers <= constants, f"{name}: {numbers - constants}"
+
+
+def test_it_is_committed_with_the_clean_outputs_of_one_run(notebook):
+    name, page = notebook
+    code = code_of(page)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert not [o for o in outputs if "<progress" in o.get("data", {}).get("text/html", "")]
+    assert "Outputs on this page come from a" in outputs[0].text and "Data: " in outputs[0].text
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert pictures and all(o.metadata["image/png"]["alt"] for o in pictures)
+    assert (ROOT / f"notebooks/{name}.ipynb").stat().st_size < 1_000_000

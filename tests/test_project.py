@@ -1,11 +1,14 @@
 """The project's own papers: pins, README, and what they say of each other."""
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
 
 import nbformat
+
+from driver import readme
 
 ROOT = Path(__file__).parents[1]
 IMPORTED_AS = {"scikit-learn": "sklearn", "huggingface-hub": "huggingface_hub"}
@@ -89,6 +92,23 @@ def test_the_readmes_two_lines_do_all_their_set_up():
     for requirements, goal in (("requirements.txt", "run_all.py --mini"), ("requirements-dev.txt", "-m pytest")):
         line = f"python3 -m venv .venv && .venv/bin/pip install -r {requirements} && .venv/bin/python {goal}"
         assert f"```bash\n{line}\n```" in text
+
+
+def test_the_readmes_table_is_made_from_the_committed_result():
+    text = (ROOT / "README.md").read_text()
+    result = json.loads((ROOT / "docs/06_comparing.json").read_text())
+    assert len(result["test"]) == 8 and text.count("| gpt2_qlora |") == 1
+    assert readme.with_results(text, result) == text
+    assert ("a mini run" in text) == result["mini"]
+
+
+def test_the_committed_pages_come_from_the_same_run_as_the_readme():
+    result = json.loads((ROOT / "docs/06_comparing.json").read_text())
+    page = nbformat.read(ROOT / "notebooks/06_comparing.ipynb", 4)
+    shown = "".join(o.get("text", "") for cell in page.cells if cell.cell_type == "code" for o in cell.outputs)
+    assert result["data"] in shown and all(model in shown for model in result["models"])
+    best = max(row["accuracy"] for row in result["test"] if row["kind"] in ("lora", "qlora"))
+    assert f"{best:.3f}" in shown
 
 
 def test_the_project_names_no_machine():

@@ -329,6 +329,12 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
     assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
     assert ran(project.run("--save").stdout) == []
+    front = (project.folder / "README.md").read_text()
+    assert "| toy | lora |" in front and "a mini run" in front and front.endswith("The end.")
+    assert (project.folder / "docs/06_comparing.json").read_text() == (
+        project.out / "results/06_comparing.json"
+    ).read_text()
+    assert (project.folder / "docs/barplot_perfmetrics.png").exists()
 
 
 def test_save_keeps_words_edited_after_the_run(project):

@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from driver import readme
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing")
 HELPERS = '''
@@ -54,11 +56,13 @@ if Path(values.get("DATASET", "")).is_file():
     values["rows"] = Path(DATASET).read_text()
 score = sum(map(len, map(str, values.values()))) / 100
 row = {"model": "toy", "kind": "lora", "accuracy": score, "precision": score, "recall": score, "f1": score}
+row["intervals"] = {"accuracy": [score, score]}
+about = {"mini": True, "data": "toy", "models": ["toy"], "letters": 1}
 """
 WRITE = """
 import json
 for name in MAKES:
-    write(Path(OUT) / name, json.dumps({"values": values, "test": [row]}))
+    write(Path(OUT) / name, json.dumps({"values": values, "test": [row], **about}))
 print("wrote", len(MAKES), "files")
 """
 
@@ -93,6 +97,7 @@ class Project:
         (folder / "notebooks").mkdir()
         (folder / "notebooks" / "helpers.py").write_text(HELPERS)
         (folder / "requirements.txt").write_text("papermill==0  # the version installed is what counts\npsutil==0\n")
+        (folder / "README.md").write_text("\n".join(["# Toy", *readme.MARKS, "The end."]))
         for name in NAMES:
             nbformat.write(notebook(name), folder / "notebooks" / f"{name}.ipynb")
 
