@@ -222,35 +222,34 @@ def report(stage: Stage, page, error: Exception, out: Path) -> str:
         cause += f"\n{shutil.disk_usage(out).free / 1e6:,.0f} MB are free on the disk of {out}: make room."
     failed, log = (out / "executed" / f"{stage.name}.{ending}" for ending in ("failed.ipynb", "log"))
     return (
-        f"FAILED {stage.name}{where}\n{cause}\nSee {failed if failed.exists() else log}. "
+        f"FAILED {stage.name}{where}\n{cause}\nSee {failed if failed.exists() else log}; all that it printed: {log}.\n"
         f"Mend the cause, then type the same command again; finished notebooks are kept:\n{guard.command()}"
     )
 
 
 def run_stages(stages: list[Stage], values: dict, out: Path, options: argparse.Namespace) -> dict[str, str]:
-    """Run what is not up to date, in order; return {notebook: how long it took, or that it was skipped}."""
+    """Run what is not up to date, in order; return {notebook: how long it took, in brackets if that was in an earlier run}."""
     times = {}
     for stage in stages:
-        reason = "forced" if options.force else state(stage, values[stage.name], out)
-        if reason == "done":
-            times[stage.name] = (
-                f"up to date ({duration(records.read_manifest(stage.name, out)['seconds'])} when it ran)"
-            )
+        if state(stage, values[stage.name], out) == "done" and not options.force:
+            times[stage.name] = f"({duration(records.read_manifest(stage.name, out)['seconds'])})"
+            print(f"{stage.name:20} up to date {times[stage.name]}", flush=True)
         else:
             seconds = run_stage(stage, values[stage.name], out, (options.cell_limit, options.stage_limit))
             times[stage.name] = duration(seconds)
-        print(f"{stage.name:20} {times[stage.name]}", flush=True)
+            print(f"{stage.name:20} {times[stage.name]}", flush=True)
     return times
 
 
-def show_results(out: Path) -> None:
-    """Print the result table and where the bar plot is."""
+def show_results(times: dict[str, str], out: Path) -> None:
+    """Print the result table, the time that each notebook took, and where the bar plot is."""
     rows = json.loads((out / "results/06_comparing.json").read_text(encoding="utf-8"))["test"]
     scores = ("accuracy", "precision", "recall", "f1")
     print(f"\n{'model':18}{'kind':8}" + "".join(f"{score:>10}" for score in scores))
     for row in rows:
         print(f"{row['model']:18}{row['kind']:8}" + "".join(f"{row[score]:10.3f}" for score in scores))
-    print(f"\nBar plot: {out / 'plots/barplot_perfmetrics.png'}")
+    print("\nTime: " + ", ".join(f"{name} {time}" for name, time in times.items()))
+    print(f"Bar plot: {out / 'plots/barplot_perfmetrics.png'}")
 
 
 def save(values: dict, out: Path) -> None:
@@ -267,7 +266,8 @@ def save(values: dict, out: Path) -> None:
         records.write_whole(notebook(name), text)
     records.write_whole(ROOT / "docs/06_comparing.json", results)
     records.write_whole(ROOT / "README.md", front_page)
-    shutil.copy(out / "plots/barplot_perfmetrics.png", ROOT / "docs")
+    figure = "barplot_perfmetrics.png"
+    records.write_whole(ROOT / "docs" / figure, (out / "plots" / figure).read_bytes())
     print(f"Saved the outputs of {len(texts)} notebooks in {NOTEBOOKS}, table and figure in README.md and docs/")
 
 
@@ -275,16 +275,17 @@ def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     stages = selected(options)
     out = (options.out or (ROOT / "runs" / "mini" if options.mini else ROOT)).resolve()
+    records.versions(ROOT / "requirements.txt")  # what is not installed is refused now, not at the first notebook
     known = {name: parameters.defaults(notebook(name)) for name in NAMES}
     given = parameters.from_command_line(options.p, {stage.name: known[stage.name] for stage in stages}, RANGES, ROOT)
     if options.list:
         return show_list(stages, values_of(known, given, out, options), out)
-    with guard.sole_writer(out, NOTEBOOKS):
+    with guard.sole_writer(out, ROOT):
         values = values_of(known, given, out, options)
         check_needs(stages, values, out, options)
-        run_stages(stages, values, out, options)
-        if "06_comparing" in [stage.name for stage in stages]:
-            show_results(out)
+        times = run_stages(stages, values, out, options)
+        if "06_comparing" in times:
+            show_results(times, out)
         if options.save:
             save(values, out)
 
@@ -295,7 +296,7 @@ def main() -> int:
     try:
         run(parse())
         return 0
-    except Refused as error:
+    except (Refused, OSError) as error:  # a disk or folder that the system refuses, too
         print(f"run_all.py: {error}", file=sys.stderr)
         return 2
     except Failed as error:

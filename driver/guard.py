@@ -29,7 +29,7 @@ def command() -> str:
 
 
 @contextlib.contextmanager
-def sole_writer(out: Path, notebooks: Path):
+def sole_writer(out: Path, root: Path):
     """Hold the output folder for this run, cleared of what a killed one left; no process or temporary file outlives it."""
     held, temporary = lock(out), out / "executed" / ".tmp"
     os.environ[MARK] = str(out)
@@ -39,7 +39,11 @@ def sole_writer(out: Path, notebooks: Path):
         end_processes(out)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        sweep(notebooks, *(out / name for name in ("data", "models", "plots", "results", "executed")))
+        sweep(root, "")  # what --save writes there
+        for folder in ("notebooks", "docs"):
+            sweep(root / folder)
+        for folder in ("data", "models", "plots", "results", "executed"):
+            sweep(out / folder)
         yield
     finally:
         end_processes(out)
@@ -49,23 +53,24 @@ def sole_writer(out: Path, notebooks: Path):
 
 def lock(out: Path) -> FileLock:
     """Return the lock on the output folder, held; Refused when another run holds it or the folder cannot be written."""
-    folder = out / "executed"
+    folder, holder = out / "executed", ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / ".lock")
         held.acquire(timeout=0)
         records.write_whole(folder / ".run", f"process {os.getpid()}, started {datetime.now():%H:%M}: {command()}")
     except Timeout:
-        holder = (folder / ".run").read_text()
-        raise Refused(f"Another run writes to {out} ({holder}). Wait for its end, or pass another --out.") from None
+        with contextlib.suppress(OSError):  # it may not have said yet who it is
+            holder = f" ({(folder / '.run').read_text()})"
+        raise Refused(f"Another run writes to {out}{holder}. Wait for its end, or pass another --out.") from None
     except OSError as error:
         raise Refused(f"The output folder {out} cannot be written: {error}. Pass another one with --out DIR.") from None
     return held
 
 
-def sweep(*folders: Path) -> None:
-    """Remove the temporary files and folders that processes now dead left anywhere in the folders."""
-    for path in [path for folder in folders for path in folder.rglob(".*.tmp*")]:
+def sweep(folder: Path, depth: str = "**/") -> None:
+    """Remove the temporary files and folders that processes now dead left in the folder, or anywhere under it."""
+    for path in list(folder.glob(f"{depth}.*.tmp*")):
         match = TEMPORARY.fullmatch(path.name)
         if match and not psutil.pid_exists(int(match[1])):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -90,7 +95,7 @@ def end_processes(out: Path) -> None:
         for process in victims:
             try:
                 process.kill()
-            except psutil.NoSuchProcess:
+            except psutil.Error:
                 continue
         if not victims:
             return

@@ -58,6 +58,7 @@ class Client(PapermillNotebookClient):
                     self.execute_cell(cell, index)
                 except BaseException as error:
                     self.nb_man.cell_exception(cell, index)
+                    self.shutdown_kernel = "immediate"  # it may be deaf
                     raise self.failure(index, error) if isinstance(error, Exception) else error from None
                 finally:
                     self.nb_man.cell_complete(cell, index)
@@ -92,20 +93,16 @@ class Client(PapermillNotebookClient):
         return self.kept <= ROOM
 
 
-def cause_of_death(returncode: int) -> str:
+def cause_of_death(status: int) -> str:
     """Return how the kernel ended, with what to do about it."""
-    if returncode == -signal.SIGKILL:
+    if status == -9:  # SIGKILL
         free = psutil.virtual_memory().available / 2**30
         return (
             f"the kernel was killed from outside, as the system does when memory runs out ({free:.1f} GB are free now). "
             "Close other programs, or lower BATCH_SIZE or MAX_TOKENS with -p."
         )
-    how = (
-        f"died of {signal.Signals(-returncode).name}"
-        if returncode < 0
-        else f"ended by itself (exit status {returncode})"
-    )
-    return f"the kernel {how}. The log has what it said last."
+    how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended by itself (exit status {status})"
+    return f"the kernel {how}; the log has what it said last."
 
 
 def with_parameters(path: Path, parameters: dict) -> NotebookNode:

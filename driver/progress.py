@@ -1,7 +1,9 @@
 """What a run shows while it goes: one line that updates on a terminal, one line a cell elsewhere."""
 
 import re
+import shutil
 import sys
+import textwrap
 import threading
 import time
 
@@ -19,8 +21,8 @@ def label(page, index: int) -> str:
     code = [i for i, cell in enumerate(page.cells) if cell.cell_type == "code"]
     own = [i for i in code if "injected-parameters" not in page.cells[i].metadata.get("tags", [])]
     above = "\n".join(cell.source for cell in page.cells[:index] if cell.cell_type == "markdown")
-    title = (re.findall(r"^#+ +(.+)$", above, re.MULTILINE) or page.cells[index].source.splitlines())[-1]
-    return f"cell {sum(i <= index for i in own)} of {len(own)}, {title[:60]}"
+    title = (re.findall(r"^#+ +(.+)$", above, re.MULTILINE) or page.cells[index].source.splitlines()[:1])[-1]
+    return f"cell {sum(i <= index for i in own)} of {len(own)}, {textwrap.shorten(title, 60, placeholder='…')}"
 
 
 class Cells:
@@ -63,4 +65,5 @@ class Cells:
 
     def write(self, text: str) -> None:
         """Write the text: over the line on a terminal, after what is there elsewhere."""
-        print(("\r\x1b[K" if self.live else "") + text, end="", flush=True)
+        width = shutil.get_terminal_size().columns - 1  # a longer line could not be written over
+        print("\r\x1b[K" + text[:width] if self.live else text, end="", flush=True)

@@ -32,10 +32,11 @@ class Stage:
     makes: tuple[str, ...]
 
 
-def write_whole(path: Path, text: str) -> str:
-    """Write the text to path whole or not at all: to a temporary name, down to the disk, renamed; return its SHA-256."""
+def write_whole(path: Path, content: str | bytes) -> str:
+    """Write the content to path whole or not at all: to a temporary name, down to the disk, renamed; return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, content = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}"), text.encode()
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    content = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -50,12 +51,9 @@ def write_whole(path: Path, text: str) -> str:
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes, or of a folder's sorted file names and hashes."""
     if path.is_dir():
-        files = [
-            f"{file.relative_to(path).as_posix()} {sha256(file)}\n"
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        ]
-        return hashlib.sha256("".join(files).encode()).hexdigest()
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        lines = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -83,18 +81,15 @@ def device() -> str:
     if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return "cpu"
     listed = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
-    return (
-        f"{listed.stdout.strip()} ({os.environ.get('CUDA_VISIBLE_DEVICES', 'all')})"
-        if listed.returncode == 0
-        else "cpu"
-    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    return "cpu" if listed.returncode else f"{listed.stdout.strip()} ({visible})"
 
 
 def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
     """Return all that the stage's results depend on, as plain JSON: equal inputs, nothing to run."""
     notebooks = root / "notebooks"
     code = [source(c) for c in read_notebook(notebooks / f"{stage.name}.ipynb")["cells"] if c["cell_type"] == "code"]
-    local = {name: Path(value) for name, value in values.items() if name in SOURCES and Path(value).exists()}
+    local = {name: root / value for name, value in values.items() if name in SOURCES and (root / value).exists()}
     parts = {"code cells": hashlib.sha256(json.dumps(code).encode()).hexdigest()}
     parts |= {path.name: sha256(path) for path in sorted(notebooks.glob("*.py"))}
     parts |= {name: f"{path.name} {sha256_of_source(path)}" for name, path in local.items()}
@@ -106,10 +101,8 @@ def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
 
 def made_for_others(manifest: dict | None) -> str:
     """Return one hash over the data, models and results of a finished stage: what later stages read of it."""
-    read = {
-        name: digest for name, digest in (manifest or {"made": {}})["made"].items() if not name.startswith("plots/")
-    }
-    read = {name: digest for name, digest in read.items() if not name.startswith("executed/")}
+    made = manifest["made"] if manifest else {}
+    read = {file: digest for file, digest in made.items() if not file.startswith(("plots/", "executed/"))}
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 

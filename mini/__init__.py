@@ -12,7 +12,7 @@ from mini import complaints
 HERE = Path(__file__).parent
 COMPANY, NARRATIVE = "Company", "Consumer complaint narrative"
 FEWEST = 200  # narratives that a pretraining takes
-TRAINING = {"MAX_TOKENS": 256, "LEARNING_RATE": 2e-3, "EPOCHS": 3}  # what suits models of this size
+TRAINING = {"LEARNING_RATE": 3e-3, "EPOCHS": 3}  # what suits models of this size
 
 
 def prepare(dataset: Path | None, company: str, cache: Path) -> dict[str, dict]:
@@ -25,7 +25,7 @@ def prepare(dataset: Path | None, company: str, cache: Path) -> dict[str, dict]:
     models = {kind: find_or_pretrain(kind, data, company, cache) for kind in ("distilbert", "gpt2")}
     both = {"DISTILBERT": str(models["distilbert"]), "GPT2": str(models["gpt2"])}
     return {
-        "01_data": {"DATASET": str(data), **both, "MAX_TOKENS": TRAINING["MAX_TOKENS"]},
+        "01_data": {"DATASET": str(data), **both},
         "03_distilbert_lora": {"MODEL": str(models["distilbert"]), **TRAINING},
         "04_gpt2_lora": {"MODEL": str(models["gpt2"]), **TRAINING},
         "05_gpt2_qlora": {"MODEL": str(models["gpt2"]), **TRAINING},

@@ -132,12 +132,10 @@ class Run:
         self.sources = {"data": short_name(data), "models": [short_name(model) for model in models]}
         names = [self.sources["data"], *self.sources["models"]]
         self.mini = any(map(is_mini, names))
-        scale = (
-            "a mini run: its numbers show that everything works, not how good the full-size models are"
-            if self.mini
-            else "a full run"
-        )
-        print(f"Outputs on this page come from {scale}.\nData: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
+        letters = "letters that a program wrote in the style of complaints" if is_mini(names[0]) else "real complaints"
+        scale = f"a mini run: {letters}, miniature models, numbers that show how things work and no more"
+        print(f"Outputs on this page come from {scale if self.mini else 'a full run'}.")
+        print(f"Data: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
 
     def path(self, name: str) -> Path:
         """Return the path of an earlier notebook's output; FileNotFoundError says which notebook makes it."""

@@ -57,7 +57,8 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     assert ran(output) == list(NAMES)
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
     assert re.search(r"^toy +lora +0\.160 +0\.160 +0\.160 +0\.160$", output, re.M)
-    assert output.rstrip().endswith(str(finished.out / "plots/barplot_perfmetrics.png"))
+    assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*06_comparing \d\.\d s$", output, re.M)
+    assert output.rstrip().endswith(f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}")
     for name in NAMES:
         record = finished.manifest(name)
         assert set(record["made"]) == {*MAKES[name], f"executed/{name}.ipynb"}
@@ -72,7 +73,7 @@ def test_a_second_run_skips_all_in_five_seconds(project):
     before, started = project.files(), time.monotonic()
     again = project.run()
     assert again.returncode == 0 and time.monotonic() - started < 5
-    assert again.stdout.count("up to date") == len(NAMES) and "toy               lora" in again.stdout
+    assert again.stdout.count("up to date (") == len(NAMES) and "toy               lora" in again.stdout
     assert project.files() == before
 
 
@@ -135,6 +136,25 @@ def test_mini_gives_other_values_and_the_command_line_wins(fresh):
     record = json.loads((fresh.folder / "runs/mini/executed/01_data.json").read_text())
     assert again.returncode == 0 and record["parameters"]["TRAIN_ROWS"] == 6
     assert json.loads((fresh.folder / "runs/cache/asked.json").read_text()) == [None, "A BANK"]
+
+
+REFUSING = "import os\n\n\ndef prepare(dataset, company, cache):\n    {}\n"
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("raise ValueError('12 narratives are too few')", "12 narratives are too few"),
+        ("os.kill(os.getpid(), 9)", "out of memory"),
+    ],
+    ids=["refused", "killed"],
+)
+def test_a_kit_that_cannot_be_made_ends_the_run_before_it_starts(fresh, line, words):
+    (fresh.folder / "mini").mkdir()
+    (fresh.folder / "mini/__init__.py").write_text(REFUSING.format(line))
+    refused = fresh.run("--mini")
+    assert refused.returncode == 2 and words in refused.stderr and "Traceback" not in refused.stderr
+    assert not list((fresh.folder / "runs/mini").rglob("*.log"))
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -248,14 +268,14 @@ def flip_input_byte(project):
 
 CHANGES = {
     "a code cell": (
-        lambda p: p.edit("04_gpt2_lora", "from helpers import write, Path\nrow = values = {}"),
+        lambda p: p.edit("04_gpt2_lora", "from helpers import write, Path\nvalues = row = about = {}"),
         [],
         NAMES[3:],
     ),
     "a cell of the last": (lambda p: p.edit("06_comparing", "'last'", cell=6), [], NAMES[5:]),
     "a helper": (lambda p: (p.folder / "notebooks/helpers.py").open("a").write("# more\n"), [], NAMES),
     "a parameter": (lambda p: None, ["-p", "TEST_ROWS", "3"], NAMES[1:]),
-    "an input byte": (flip_input_byte, ["-p", "DATASET", "toy/mine.csv"], NAMES),
+    "an input byte": (flip_input_byte, ["-p", "DATASET", "toy/mine.csv", "--only", *NAMES[:2]], NAMES[:2]),
     "a requirement": (lambda p: (p.folder / "requirements.txt").write_text("papermill==0\n"), [], NAMES),
     "an output": (edit_output, [], ()),
     "a markdown cell": (lambda p: p.edit("02_test_data", "Other words.", cell=2), [], ()),
@@ -275,6 +295,11 @@ def test_a_change_runs_exactly_what_depends_on_it(project, change, arguments, na
     assert ran(project.run(*arguments).stdout) == []
 
 
+def test_a_hub_id_stays_one_beside_a_folder_of_that_name(project):
+    (project.folder.parent / "gpt2").mkdir()
+    assert ran(project.run().stdout) == []
+
+
 def test_a_finished_folder_may_be_moved(project):
     project.out = project.out.rename(project.folder / "elsewhere")
     assert ran(project.run().stdout) == []
@@ -292,7 +317,7 @@ def test_a_failing_cell_ends_the_run_and_names_notebook_cell_cause_and_mend(fres
     assert fresh.manifest("01_data") and not fresh.manifest("02_test_data")
     assert not list(fresh.out.glob("executed/03*"))
     kept = fresh.files()
-    fresh.edit("02_test_data", "from helpers import write\nfrom pathlib import Path\nvalues = row = {}")
+    fresh.edit("02_test_data", "from helpers import write\nfrom pathlib import Path\nvalues = row = about = {}")
     assert ran(fresh.run("--only", "01_data", "02_test_data").stdout) == ["02_test_data"]
     assert not (fresh.out / "executed/02_test_data.failed.ipynb").exists()
     kept = {name: content for name, content in kept.items() if not name.startswith("executed/02")}
@@ -325,6 +350,9 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
         assert "papermill" not in project.path(name).read_text()
         assert project.path(name).read_text() == nbformat.writes(page) + "\n"
+    front_page = (project.folder / "README.md").read_text()
+    assert "| toy | lora | 0.160 (0.160 to 0.160) |" in front_page and front_page.endswith("The end.")
+    assert (project.folder / "docs/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
     page = nbformat.read(project.path("03_distilbert_lora"), 4)
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
     assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
