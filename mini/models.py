@@ -39,7 +39,10 @@ class Recipe:
     spread: float = 0.02  # standard deviation of the weights at the start
 
 
-RECIPES = {"distilbert": Recipe(learning_rate=5e-4), "gpt2": Recipe()}  # faster, DistilBERT unlearns its word vectors
+RECIPES = {  # DistilBERT: a slower rate, or it unlearns its word vectors, and more whole words, on which its answer rests
+    "distilbert": Recipe(vocabulary=8000, learning_rate=5e-4),
+    "gpt2": Recipe(),
+}
 
 
 def build(kind: str, narratives: list[str], folder: Path, seed: int = 0) -> None:
