@@ -11,7 +11,7 @@ import nbformat
 from driver import readme
 
 ROOT = Path(__file__).parents[1]
-IMPORTED_AS = {"scikit-learn": "sklearn", "huggingface-hub": "huggingface_hub"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "jupyter-client": "jupyter_client"}
 NEVER_IMPORTED = {
     "accelerate": "Trainer needs it installed",
     "jupyter": "brings JupyterLab and the kernel",
