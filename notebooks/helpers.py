@@ -1,7 +1,7 @@
 """What the notebooks share beside models: places, files, the data source, copies, scores, floors and figures.
 
 Whatever changes a number is decided on the pages; a function that a page teaches stands there first, and here word for word.
-Importing this file costs no torch; what needs torch is in `modelling.py`.
+What handles models is in `modelling.py`.
 """
 
 import hashlib

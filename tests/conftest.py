@@ -1,11 +1,13 @@
-"""What several test files share: the one whole mini run, made once."""
+"""What several test files share: the one whole mini run, made once, and toy projects."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from toy import Project
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as run_all.py does, before anything imports torch
@@ -24,3 +26,28 @@ def mini_out(tmp_path_factory):
     done = run_mini(out)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A toy project of which all six notebooks have run."""
+    project = Project(tmp_path_factory.mktemp("finished") / "toy")
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    project.first_output = done.stdout
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, to change and run again."""
+    shutil.copytree(finished.folder, tmp_path / "toy")
+    copy = Project.__new__(Project)
+    copy.folder, copy.out = tmp_path / "toy", tmp_path / "toy" / "runs" / "toy"
+    return copy
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A toy project of which nothing has run."""
+    return Project(tmp_path / "toy")

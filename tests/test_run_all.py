@@ -10,7 +10,7 @@ import time
 
 import nbformat
 import pytest
-from toy import MAKES, NAMES, Project, ran
+from toy import MAKES, NAMES, ran
 
 MINI = """
 import json
@@ -22,31 +22,6 @@ def prepare(dataset, company, cache):
     (cache / "asked.json").write_text(json.dumps([dataset and str(dataset), company]))
     return {"01_data": {"TRAIN_ROWS": 5, "DATASET": cache / "asked.json"}, "03_distilbert_lora": {"RANK": 2}}
 """
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A toy project of which all six notebooks have run."""
-    project = Project(tmp_path_factory.mktemp("finished") / "toy")
-    done = project.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    project.first_output = done.stdout
-    return project
-
-
-@pytest.fixture
-def project(finished, tmp_path):
-    """A copy of the finished project, to change and run again."""
-    shutil.copytree(finished.folder, tmp_path / "toy")
-    copy = Project.__new__(Project)
-    copy.folder, copy.out = tmp_path / "toy", tmp_path / "toy" / "runs" / "toy"
-    return copy
-
-
-@pytest.fixture
-def fresh(tmp_path):
-    """A toy project of which nothing has run."""
-    return Project(tmp_path / "toy")
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------

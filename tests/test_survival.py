@@ -10,7 +10,6 @@ import inspect
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -34,29 +33,6 @@ Path(OUT, "pids").write_text(f"{os.getpid()} {sleeper.pid}")
 """
 DEAF = BUSY + "while True:\n    try:\n        time.sleep(1000)\n    except BaseException:\n        pass\n"
 LOCKED = BUSY + "sum(range(10**13))  # holds the interpreter's lock\n"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A toy project of which all six notebooks have run."""
-    project = Project(tmp_path_factory.mktemp("finished") / "toy")
-    assert project.run().returncode == 0
-    return project
-
-
-@pytest.fixture
-def project(finished, tmp_path):
-    """A copy of the finished project, to hurt."""
-    shutil.copytree(finished.folder, tmp_path / "toy")
-    copy = Project.__new__(Project)
-    copy.folder, copy.out = tmp_path / "toy", tmp_path / "toy" / "runs" / "toy"
-    return copy
-
-
-@pytest.fixture
-def fresh(tmp_path):
-    """A toy project of which nothing has run."""
-    return Project(tmp_path / "toy")
 
 
 def wait_for(condition, seconds: float = 30):
