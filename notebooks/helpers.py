@@ -132,9 +132,12 @@ class Run:
         self.sources = {"data": short_name(data), "models": [short_name(model) for model in models]}
         names = [self.sources["data"], *self.sources["models"]]
         self.mini = any(map(is_mini, names))
-        letters = "letters that a program wrote in the style of complaints" if is_mini(names[0]) else "real complaints"
-        scale = f"a mini run: {letters}, miniature models, numbers that show how things work and no more"
-        print(f"Outputs on this page come from {scale if self.mini else 'a full run'}.")
+        if self.mini:
+            letters = "written by a program in the style of complaints" if is_mini(names[0]) else "real complaints"
+            print("Outputs on this page come from a mini run: numbers that show how things work and no more.")
+            print(f"The letters are {letters}, the models miniatures.")
+        else:
+            print("Outputs on this page come from a full run.")
         print(f"Data: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
 
     def path(self, name: str) -> Path:

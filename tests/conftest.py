@@ -13,18 +13,39 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as run_all.py does, before anything imports torch
 
 
+MINI = [sys.executable, ROOT / "run_all.py", "--mini"]
+
+
 def run_mini(out, *more):
     """Run the README's main job into the folder and return the finished process."""
-    command = [sys.executable, ROOT / "run_all.py", "--mini", "--out", out, *more]
-    return subprocess.run(command, capture_output=True, text=True, cwd=out.parent)
+    return subprocess.run([*MINI, "--out", out, *more], capture_output=True, text=True, cwd=out.parent)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of the one whole mini run last: it goes on beside all others, which mostly wait."""
+    items.sort(key=lambda item: "mini_out" in item.fixturenames)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mini_run(request, tmp_path_factory):
+    """Start the whole mini run first of all when any test asks for it; yield its process, log and output folder."""
+    if not any("mini_out" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    out = tmp_path_factory.mktemp("runs") / "mini"
+    log = out.parent / "mini.log"
+    with open(log, "w") as file:
+        process = subprocess.Popen([*MINI, "--out", out], stdout=file, stderr=file, cwd=out.parent)
+    yield process, log, out
+    process.terminate()
+    process.wait(30)
 
 
 @pytest.fixture(scope="session")
-def mini_out(tmp_path_factory):
-    """Return the output folder of a whole mini run."""
-    out = tmp_path_factory.mktemp("runs") / "mini"
-    done = run_mini(out)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+def mini_out(mini_run):
+    """Return the output folder of the whole mini run, once it has ended well."""
+    process, log, out = mini_run
+    assert process.wait(900) == 0, log.read_text()[-3000:]
     return out
 
 
