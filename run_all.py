@@ -9,6 +9,7 @@ progress, saving and readme.
 import argparse
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -33,7 +34,7 @@ STAGES = (
     Stage(
         "02_test_data",
         needs=("01_data",),
-        makes=("data/test.parquet", "results/02_test_data.json", "plots/02_*.png"),
+        makes=("data/test.parquet", "data/unseen.parquet", "results/02_test_data.json", "plots/02_*.png"),
     ),
     Stage(
         "03_distilbert_lora",
@@ -62,7 +63,12 @@ STAGES = (
     ),
 )
 NAMES = [stage.name for stage in STAGES]
-RANGES = {"SEED": (0, 2**32 - 1), "DROPOUT": (0, 1), "LEARNING_RATE": (0, 1)}  # other counts: from 1; fractions: from 0
+RANGES = {
+    "SEED": (0, 2**32 - 1),
+    "MORE_ROWS": (0, math.inf),
+    "DROPOUT": (0, 1),
+    "LEARNING_RATE": (0, 1),
+}  # other counts: from 1; fractions: from 0
 
 
 class Failed(Exception):

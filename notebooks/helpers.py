@@ -29,10 +29,12 @@ import pyarrow.parquet as pq
 import seaborn as sns
 from datasets import Features, Value, load_dataset
 from IPython.display import display
+from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
+from scipy.special import expit, logit
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from sklearn.pipeline import make_pipeline
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
@@ -44,7 +46,12 @@ COLUMNS = {ID: "int64", COMPANY_COLUMN: "string", PRODUCT: "string", NARRATIVE: 
 METRICS = ("accuracy", "precision", "recall", "f1")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
 HUB_SECONDS = 5  # how long the hub may take to answer before we say that it does not
-MAKERS = {"data/pool.parquet": "01_data", "data/train.parquet": "01_data", "data/test.parquet": "02_test_data"}
+MAKERS = {
+    "data/pool.parquet": "01_data",
+    "data/train.parquet": "01_data",
+    "data/test.parquet": "02_test_data",
+    "data/unseen.parquet": "02_test_data",
+}
 
 
 # --- places and files -------------------------------------------------------------------------------------------------
@@ -449,6 +456,28 @@ def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
     p = mcnemar([[0, only_one], [only_other, 0]], exact=True).pvalue if only_one + only_other else 1.0
     found = {"difference": (only_one - only_other) / n, "low": low, "high": high, "p": p}
     return {name: float(value) for name, value in found.items()}
+
+
+def calibration_error(labels, probability, bins: int = 10) -> float:
+    """Return the expected calibration error, 0 to 1, over equal bins of the confidence in the answer."""
+    sure, right = np.maximum(probability, 1 - probability), (probability >= 0.5) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    gaps = [abs(right[place == b].mean() - sure[place == b].mean()) * (place == b).mean() for b in np.unique(place)]
+    return float(sum(gaps))
+
+
+def with_temperature(probability, temperature: float) -> np.ndarray:
+    """Return the probabilities after their logits are divided by the temperature."""
+    return expit(logit(np.clip(probability, 1e-6, 1 - 1e-6)) / temperature)
+
+
+def best_temperature(labels, probability) -> float:
+    """Return the temperature from 1/20 to 20 at which the probabilities fit the labels best, by log loss."""
+
+    def loss(log_temperature):
+        return log_loss(labels, with_temperature(probability, np.exp(log_temperature)))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

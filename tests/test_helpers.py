@@ -13,6 +13,8 @@ from helpers import (
     NARRATIVE,
     PRODUCT,
     Run,
+    best_temperature,
+    calibration_error,
     check_comparable,
     check_hub,
     draw_confusion,
@@ -29,6 +31,7 @@ from helpers import (
     score,
     scores_of_counts,
     short_name,
+    with_temperature,
     write_whole,
 )
 from sklearn.metrics import f1_score, precision_score
@@ -265,3 +268,26 @@ def test_a_confusion_matrix_counts_each_outcome_in_its_cell():
     _, axes = plt.subplots()
     draw_confusion([0, 0, 0, 1], np.array([False, False, True, True]), "title", axes)
     assert [text.get_text() for text in axes.texts] == ["2", "1", "0", "1"]
+
+
+# --- confidence -------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_error_by_hand_and_on_calibrated_answers():
+    assert calibration_error([1, 1, 1, 1], np.full(4, 0.9)) == pytest.approx(0.1)
+    assert calibration_error([1, 1, 0, 0], np.full(4, 0.9)) == pytest.approx(0.4)
+    assert calibration_error([0, 0, 0, 1], np.full(4, 0.25)) == pytest.approx(0)  # three quarters sure of class 0
+    random = np.random.default_rng(0)
+    probability = random.random(20_000)
+    labels = (random.random(20_000) < probability).astype(int)
+    assert calibration_error(labels, probability) < 0.01
+
+
+def test_the_temperature_undoes_what_made_the_answers_too_sure():
+    random = np.random.default_rng(0)
+    honest = random.uniform(0.05, 0.95, 20_000)
+    labels = (random.random(20_000) < honest).astype(int)
+    too_sure = with_temperature(honest, 1 / 3)
+    assert best_temperature(labels, too_sure) == pytest.approx(3, rel=0.1)
+    assert ((too_sure >= 0.5) == (honest >= 0.5)).all()
+    assert with_temperature(np.array([0.0, 1.0]), 2).tolist() == pytest.approx([0.001, 0.999], abs=1e-3)
