@@ -135,7 +135,7 @@ class Run:
         )
 
     def made_from(self, data: str, *models: str) -> None:
-        """Note which data and models this run's numbers come from, and print it, mini said as mini."""
+        """Note which data and models this run's numbers come from, and print it with the values, mini said as mini."""
         self.sources = {"data": short_name(data), "models": [short_name(model) for model in models]}
         names = [self.sources["data"], *self.sources["models"]]
         self.mini = any(map(is_mini, names))
@@ -146,6 +146,8 @@ class Run:
         else:
             print("Outputs on this page come from a full run.")
         print(f"Data: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
+        numbers = [f"{name} {value}" for name, value in self.parameters.items() if isinstance(value, int | float)]
+        print(f"Values: {', '.join(numbers)}.")
 
     def path(self, name: str) -> Path:
         """Return the path of an earlier notebook's output; FileNotFoundError says which notebook makes it."""

@@ -120,6 +120,16 @@ def test_the_body_in_four_bits_is_really_in_four_bits(gpt2):
     assert 6 < ratio["blocks: matrices"] < 8 and ratio["embeddings"] == 1
 
 
+def test_the_unused_copy_of_the_head_is_not_counted(distilbert):
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules=["q_lin"], modules_to_save=["pre_classifier", "classifier"]
+    )
+    plain = count_parameters(load_distilbert(distilbert, None, 0))
+    wrapped = count_parameters(get_peft_model(load_distilbert(distilbert, None, 0), config))
+    assert wrapped["all"] == plain["all"] + wrapped["trained in the adapter"]
+    assert 0 < wrapped["trained in the head"] < plain["all"] and wrapped["trained in the adapter"] > 0
+
+
 # --- training
 
 
