@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from toy import Project
 
+from driver import guard
+
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as run_all.py does, before anything imports torch
 
@@ -65,10 +67,13 @@ def project(finished, tmp_path):
     shutil.copytree(finished.folder, tmp_path / "toy")
     copy = Project.__new__(Project)
     copy.folder, copy.out = tmp_path / "toy", tmp_path / "toy" / "runs" / "toy"
-    return copy
+    yield copy
+    guard.end_processes(copy.out)  # what a failed test left
 
 
 @pytest.fixture
 def fresh(tmp_path):
     """A toy project of which nothing has run."""
-    return Project(tmp_path / "toy")
+    toy = Project(tmp_path / "toy")
+    yield toy
+    guard.end_processes(toy.out)  # what a failed test left

@@ -230,6 +230,13 @@ def test_6_what_the_parent_ignores_stays_ignored(fresh):
     assert run.wait(timeout=30) == 0
 
 
+SWEPT = """
+import psutil
+left = [n for n in {busy} if psutil.pid_exists(n) and psutil.Process(n).status() != psutil.STATUS_ZOMBIE]
+assert not left and not Path({dead!r}).exists(), left
+"""
+
+
 @pytest.mark.parametrize("code", [DEAF, LOCKED], ids=["deaf", "locked"])
 def test_7_after_kill_9_of_the_driver_the_next_start_sweeps_and_goes_on(fresh, code):
     good = fresh.path("03_distilbert_lora").read_bytes()
@@ -246,6 +253,7 @@ def test_7_after_kill_9_of_the_driver_the_next_start_sweeps_and_goes_on(fresh, c
     mine = fresh.out / f"data/.test.{os.getpid()}.tmp.parquet"
     mine.write_text("still being written by a process that is alive")
     fresh.path("03_distilbert_lora").write_bytes(good)
+    fresh.add("03_distilbert_lora", SWEPT.format(busy=busy, dead=str(dead)))  # gone before a cell runs, not after
     done = fresh.run("--only", "03_distilbert_lora")
     assert done.returncode == 0, done.stderr
     assert not alive(busy) and not dead.exists() and mine.exists()
