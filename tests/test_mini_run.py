@@ -76,11 +76,16 @@ def test_every_result_says_mini_and_what_it_was_made_from(results):
     assert len({result["data_sha256"]["train"] for result in results.values()}) == 1
 
 
-def test_predictions_are_kept_and_give_the_tables_scores(mini_out, table):
+def test_predictions_are_kept_and_give_the_tables_scores(mini_out, table, results):
     kept = pd.read_parquet(mini_out / "results/predictions.parquet")
-    assert list(kept) == ["id", "label", *MODELS] and len(kept) == 200 and kept["id"].is_unique
+    assert list(kept) == ["id", "set", "label", *MODELS] and kept["id"].is_unique
+    every = {row["model"]: row["accuracy"] for row in results["06_comparing"]["all"]}
+    test, unseen = kept[kept["set"] == "test"], kept[kept["set"] == "unseen"]
+    assert len(test) == 200 and len(unseen) > 100 and len(kept) == len(test) + len(unseen)
+    assert unseen["label"].mean() == 0.5
     for name in MODELS:
-        assert ((kept[name] >= 0.5) == kept["label"]).mean() == pytest.approx(table.loc[name, "accuracy"])
+        assert ((test[name] >= 0.5) == test["label"]).mean() == pytest.approx(table.loc[name, "accuracy"])
+        assert ((kept[name] >= 0.5) == kept["label"]).mean() == pytest.approx(every[name])
 
 
 def test_a_second_run_skips_everything_and_changes_no_byte(mini_out):
