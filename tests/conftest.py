@@ -51,7 +51,7 @@ def mini_out(mini_run):
     return out
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A toy project of which all six notebooks have run."""
     project = Project(tmp_path_factory.mktemp("finished") / "toy")
