@@ -119,7 +119,8 @@ LOUD = {
     ),
     "artefact unreadable": (
         "def write(path, content):\n    whole(path, content)\n    path.write_bytes(path.read_bytes()[:-2])",
-        "data/unseen.parquet is not a whole .parquet file, results/02_test_data.json is not JSON",
+        "data/test.parquet is not a whole .parquet file, data/unseen.parquet is not a whole .parquet file, "
+        "results/02_test_data.json is not JSON",
     ),
 }
 
