@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from driver import Refused, records
 
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # .name.<process id>.tmp.suffix, as every write_whole names it
-MARK = "RUN_ALL_OUT"  # the environment variable by which a run knows its kernels and all that they started
+MARK, STAGE = "RUN_ALL_OUT", "RUN_ALL_STAGE"  # environment variables by which a run knows all that its kernels started
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,8 +42,9 @@ def sole_writer(out: Path, root: Path):
         sweep(root, "")  # what --save writes there
         for folder in ("notebooks", "docs"):
             sweep(root / folder)
-        for folder in ("data", "models", "plots", "results", "executed"):
-            sweep(out / folder)
+        for home in (out, *out.glob("seeds/*")):
+            for folder in ("data", "models", "plots", "results", "executed"):
+                sweep(home / folder)
         yield
     finally:
         end_processes(out)
@@ -76,22 +77,22 @@ def sweep(folder: Path, depth: str = "**/") -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def marked(out: Path) -> list[psutil.Process]:
-    """Return the processes that runs in this folder started, this one aside, and all their descendants."""
-    found = []
+def marked(out: Path, stage: str | None) -> list[psutil.Process]:
+    """Return the processes that runs in this folder started, or a stage did, this one aside, and all their descendants."""
+    found, marks = [], {MARK: str(out)} | ({STAGE: stage} if stage else {})
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(out):
+            if process.pid != os.getpid() and marks.items() <= process.environ().items():
                 found += [process, *process.children(recursive=True)]
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or not ours to look at
     return found
 
 
-def end_processes(out: Path) -> None:
-    """Kill all that runs in this folder started; again while there is more, for one may start another meanwhile."""
+def end_processes(out: Path, stage: str | None = None) -> None:
+    """Kill all that runs in this folder started, or one stage did; again while there is more, as they start others."""
     for _ in range(5):
-        victims = marked(out)
+        victims = marked(out, stage)
         for process in victims:
             try:
                 process.kill()

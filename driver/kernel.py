@@ -22,6 +22,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")  # what a terminal would have written over
+KILLED = -9  # the exit status after SIGKILL
 ROOM = 2_500_000  # characters of tables and figures that one executed notebook may hold
 logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # the driver itself says what went wrong
 
@@ -32,6 +33,10 @@ class CellFailed(Exception):
     def __init__(self, index: int, cause: str):
         super().__init__(cause)
         self.index = index
+
+
+class KernelKilled(CellFailed):
+    """The kernel was killed from outside while a cell ran."""
 
 
 class Kernel(AsyncKernelManager):
@@ -70,7 +75,8 @@ class Client(PapermillNotebookClient):
         if isinstance(error, CellTimeoutError):
             return CellFailed(index, "the time limit is over. Raise it with --cell-limit or --stage-limit MINUTES.")
         if isinstance(error, DeadKernelError):
-            return CellFailed(index, cause_of_death(self.km.provisioner.process.returncode))
+            status = self.km.provisioner.process.returncode
+            return (KernelKilled if status == KILLED else CellFailed)(index, cause_of_death(status))
         return CellFailed(index, f"{type(error).__name__}: {error}")
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
@@ -95,7 +101,7 @@ class Client(PapermillNotebookClient):
 
 def cause_of_death(status: int) -> str:
     """Return how the kernel ended, with what to do about it."""
-    if status == -9:  # SIGKILL
+    if status == KILLED:
         free = psutil.virtual_memory().available / 2**30
         return (
             f"the kernel was killed from outside, as the system does when memory runs out ({free:.1f} GB are free now). "
@@ -118,10 +124,12 @@ def as_text(page: NotebookNode) -> str:
     return nbformat.writes(page) + "\n"
 
 
-def run_cells(page: NotebookNode, folder: Path, log: Path, minutes: tuple, started: Callable) -> None:
+def run_cells(
+    page: NotebookNode, folder: Path, log: Path, minutes: tuple, started: Callable, marks: dict[str, str]
+) -> None:
     """Run the page's cells in place, in a kernel in the folder; call started(cell, cell_index) before each of them.
 
-    `minutes` are the limits for a cell and for the whole; CellFailed says which cell stopped it and why.
+    `marks` are added to the kernel's environment; `minutes` are the limits for a cell and for the whole; CellFailed says which cell stopped it and why.
     """
     end = time.monotonic() + 60 * minutes[1]
     manager = NotebookExecutionManager(page, progress_bar=False, autosave_cell_every=0)
@@ -136,5 +144,5 @@ def run_cells(page: NotebookNode, folder: Path, log: Path, minutes: tuple, start
         on_cell_execute=started,
     )
     with open(log, "wb") as file:
-        client.execute(cwd=str(folder), stdout=file, stderr=file, env=dict(os.environ))
+        client.execute(cwd=str(folder), stdout=file, stderr=file, env=os.environ | marks)
     manager.notebook_complete()

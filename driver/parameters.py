@@ -8,7 +8,12 @@ from pathlib import Path
 
 from driver import Refused
 
-SOURCES = ("DATASET", "MODEL", "DISTILBERT", "GPT2")  # these name a hub id, or a local file or folder
+SOURCES = ("DATASET", "MODEL", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
+
+OPTIONS = {
+    "OUT": "--out DIR",
+    "RUNS": "--seeds SEED … and --controls",
+}  # what the driver sets itself, and by which option
 
 
 def read_notebook(path: Path) -> dict:
@@ -90,14 +95,14 @@ def from_command_line(pairs: list[tuple[str, str]], known: dict[str, dict], rang
     values = {notebook: {} for notebook in known}
     for name, text in pairs:
         takers = [notebook for notebook in known if name in known[notebook]]
-        if name == "OUT":
-            raise Refused("OUT is not passed with -p: use --out DIR.")
+        if name in OPTIONS:
+            raise Refused(f"{name} is not passed with -p: use {OPTIONS[name]}.")
         if not takers:
-            names = sorted({n for parameters in known.values() for n in parameters} - {"OUT"})
+            names = sorted({n for parameters in known.values() for n in parameters} - OPTIONS.keys())
             raise Refused(f"No parameter {name} in {', '.join(known)}. {closest(name, names)}")
         for notebook in takers:
             default = known[notebook][name]
             value = text if isinstance(default, str) else typed(name, literal(text), default)
-            value = local_source(name, value, root) if name in SOURCES else value
+            value = local_source(name, value, root) if name in SOURCES and value else value
             values[notebook][name] = in_range(name, value, default, ranges)
     return values

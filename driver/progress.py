@@ -26,16 +26,19 @@ def label(page, index: int) -> str:
 
 
 class Cells:
-    """The cells of one notebook as they run; a context manager around the run."""
+    """The cells of one notebook as they run; a context manager around the run.
 
-    def __init__(self, name: str, page):
-        self.name, self.page, self.now = name, page, ""
-        self.live, self.over = sys.stdout.isatty(), threading.Event()
+    Beside other notebooks each cell is one line, written when it ends.
+    """
+
+    def __init__(self, name: str, page, beside_others: bool):
+        self.name, self.page, self.now, self.beside_others = name, page, "", beside_others
+        self.live, self.over = sys.stdout.isatty() and not beside_others, threading.Event()
 
     def __enter__(self):
         if self.live:
             threading.Thread(target=self.tick, daemon=True).start()
-        else:
+        elif not self.beside_others:
             print(self.name, flush=True)
         return self
 
@@ -49,12 +52,14 @@ class Cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             return  # the values given; no cell of the notebook's own
         self.now, self.since = label(self.page, cell_index), time.monotonic()
-        self.write(f"{self.name}: {self.now}" if self.live else f"  {self.now} … ")
+        if not self.beside_others:
+            self.write(f"{self.name}: {self.now}" if self.live else f"  {self.now} … ")
 
     def end_cell(self) -> None:
         """Show that the cell now running, if any, has ended."""
         if self.now:
-            self.write("" if self.live else duration(time.monotonic() - self.since) + "\n")
+            start = f"  {self.name}: {self.now} … " if self.beside_others else ""
+            self.write("" if self.live else start + duration(time.monotonic() - self.since) + "\n")
         self.now = ""
 
     def tick(self) -> None:

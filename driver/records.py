@@ -25,11 +25,29 @@ class Unmade(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """One notebook's place in the series: the stages it needs and the files (patterns under OUT) it makes."""
+    """One notebook's place in the series: the stages it needs and the files (patterns under OUT) it makes.
+
+    The name is the notebook's, in the folder under OUT that it writes to: 03_distilbert_lora, or seeds/7/03_distilbert_lora.
+    """
 
     name: str
     needs: tuple[str, ...]
     makes: tuple[str, ...]
+
+    @property
+    def notebook(self) -> str:
+        """Return the name of the stage's notebook, without folder and ending."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """Return the folder under OUT that the stage writes to, "" for OUT itself."""
+        return self.name.rpartition("/")[0]
+
+    def in_folder(self, folder: str, moved: tuple[str, ...]) -> "Stage":
+        """Return the stage as it stands in a folder of its own, where it finds those that have moved there too."""
+        needs = (f"{folder}/{need}" if need in moved else need for need in self.needs)
+        return Stage(f"{folder}/{self.name}", tuple(needs), tuple(f"{folder}/{pattern}" for pattern in self.makes))
 
 
 def write_whole(path: Path, content: str | bytes) -> str:
@@ -88,8 +106,12 @@ def device() -> str:
 def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
     """Return all that the stage's results depend on, as plain JSON: equal inputs, nothing to run."""
     notebooks = root / "notebooks"
-    code = [source(c) for c in read_notebook(notebooks / f"{stage.name}.ipynb")["cells"] if c["cell_type"] == "code"]
-    local = {name: root / value for name, value in values.items() if name in SOURCES and (root / value).exists()}
+    code = [
+        source(c) for c in read_notebook(notebooks / f"{stage.notebook}.ipynb")["cells"] if c["cell_type"] == "code"
+    ]
+    local = {
+        name: root / value for name, value in values.items() if name in SOURCES and value and (root / value).exists()
+    }
     parts = {"code cells": hashlib.sha256(json.dumps(code).encode()).hexdigest()}
     parts |= {path.name: sha256(path) for path in sorted(notebooks.glob("*.py"))}
     parts |= {name: f"{path.name} {sha256_of_source(path)}" for name, path in local.items()}
@@ -102,13 +124,19 @@ def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
 def made_for_others(manifest: dict | None) -> str:
     """Return one hash over the data, models and results of a finished stage: what later stages read of it."""
     made = manifest["made"] if manifest else {}
-    read = {file: digest for file, digest in made.items() if not file.startswith(("plots/", "executed/"))}
+    read = {file: digest for file, digest in made.items() if not re.search("(^|/)(plots|executed)/", file)}
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+
+
+def executed(name: str, out: Path, ending: str) -> Path:
+    """Return the path of what a stage leaves under `executed`: ipynb, failed.ipynb, log, or json, its manifest."""
+    folder, _, notebook = name.rpartition("/")
+    return out / folder / "executed" / f"{notebook}.{ending}"
 
 
 def manifest_path(name: str, out: Path) -> Path:
     """Return where the stage's manifest stands, beside its executed notebook."""
-    return out / "executed" / f"{name}.json"
+    return executed(name, out, "json")
 
 
 def seal(record: dict) -> str:

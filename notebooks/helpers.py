@@ -4,6 +4,7 @@ Whatever changes a number is decided on the pages; a function that a page teache
 What handles models is in `modelling.py`.
 """
 
+import contextlib
 import hashlib
 import http.client
 import importlib.metadata
@@ -107,6 +108,42 @@ def peak_memory_mb() -> dict:
     return {"host": round(host), "cuda": cuda and round(cuda)}
 
 
+@contextlib.contextmanager
+def measured():
+    """Yield a dict that holds, once the block has ended, its `seconds` and its `memory_mb`: {"host": …, "cuda": … or None}.
+
+    `host` is the most memory that the whole process took meanwhile, looked at fifty times a second; `cuda` is what torch
+    allocated at most. Both are in MB (2**20 bytes).
+    """
+    torch, process, over = sys.modules.get("torch"), psutil.Process(), threading.Event()
+    found, cuda = {}, torch is not None and torch.cuda.is_available()
+    seen = [process.memory_info().rss]
+
+    def look():
+        while not over.wait(0.02):
+            seen.append(max(seen.pop(), process.memory_info().rss))
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    started = time.perf_counter()
+    try:
+        yield found
+    finally:
+        over.set()
+        looking.join()
+        host = max(*seen, process.memory_info().rss) / 2**20
+        allocated = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
+        found["seconds"] = time.perf_counter() - started
+        found["memory_mb"] = {"host": round(host), "cuda": allocated and round(allocated)}
+
+
+def megabytes(folder: Path, pattern: str = "*") -> float:
+    """Return the size in MB (2**20 bytes) of the folder's files whose names match."""
+    return sum(file.stat().st_size for file in folder.glob(pattern)) / 2**20
+
+
 def filter_known_warnings() -> None:
     """Silence three messages, one by one; everything else is heard."""
     # bitsandbytes asks for an optional package of faster CPU kernels; the 4-bit numbers are the same without it.
@@ -127,6 +164,9 @@ class Run:
         self.notebook = notebook
         self.parameters = {k: v for k, v in page.items() if k.isupper() and isinstance(v, plain)}
         self.out = place(page["OUT"])
+        is_further_seed = self.out.parent.name == "seeds"  # such a run has its own folder beside what 01 and 02 made
+        self.series = self.out.parents[1] if is_further_seed else self.out
+        self.trained = {}
         self.started = time.perf_counter()
         self.data_sha256 = {}
         sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
@@ -151,9 +191,9 @@ class Run:
 
     def path(self, name: str) -> Path:
         """Return the path of an earlier notebook's output; FileNotFoundError says which notebook makes it."""
-        path = self.out / name
+        maker = MAKERS.get(name, Path(name).stem)
+        path = (self.series if maker in ("01_data", "02_test_data") else self.out) / name
         if not path.exists():
-            maker = MAKERS.get(name, Path(name).stem)
             raise FileNotFoundError(
                 f"{path} is not there. {maker} makes it: run that notebook first, or: python run_all.py --only {maker} --out {self.out}"
             )
@@ -173,8 +213,9 @@ class Run:
         print(f"Wrote data/{name}.parquet: {len(table):,} rows.")
 
     def read_result(self, notebook: str) -> dict:
-        """Return an earlier notebook's result file."""
-        return json.loads(self.path(f"results/{notebook}.json").read_text())
+        """Return an earlier notebook's result file; a further seed's is named with its folder: seeds/7/04_gpt2_lora."""
+        folder, slash, name = notebook.rpartition("/")
+        return json.loads(self.path(f"{folder}{slash}results/{name}.json").read_text())
 
     def show_figure(self, figure: plt.Figure, name: str, alt: str) -> None:
         """Save the figure as plots/<name>.png, show it with its text for those who cannot see it, and close it."""
@@ -199,25 +240,41 @@ class Run:
             "device": device,
             "seconds": round(time.perf_counter() - self.started, 1),
             "peak_memory_mb": peak_memory_mb(),
+            **({"trained": self.trained} if self.trained else {}),
             **content,
         }
         text = json.dumps(result, indent=1, default=lambda value: value.tolist())
         write_whole(self.out / f"results/{self.notebook}.json", lambda temporary: temporary.write_text(text))
         print(f"Wrote results/{self.notebook}.json.")
 
-    def save_training(
-        self, *, counts, adapter_mb: float, seconds: float, texts: int, history, validation: dict, **more
+    def note_training(
+        self, name: str, kind: str, *, counts, size_mb: float, cost: dict, texts: int, history, answers, twin=None
     ) -> None:
-        """Write the result file of a training: its costs, its curve by epoch, and its scores on validation."""
-        self.save_result(
-            trained_parameters=counts.to_dict(),
-            adapter_mb=adapter_mb,
-            train_seconds=seconds,
-            train_texts_per_second=texts / seconds,
-            curve=history.reset_index().to_dict("list"),
-            validation=validation,
-            **more,
-        )
+        """Note a trained model for the result file: what it stands on, where its weights are, its costs and its validation.
+
+        `cost` is what `measured` found, `texts` how many were read in all epochs, `answers` are the probabilities on
+        validation. The base is the one in the page's parameters, or that of the `twin`, another model's record.
+        """
+        given = self.parameters
+        base = {
+            "architecture": name.partition("_")[0],
+            "checkpoint": twin["checkpoint"] if twin else given["MODEL"],
+            "revision": twin["revision"] if twin else given["MODEL_REVISION"],
+            "max_tokens": twin["max_tokens"] if twin else given["MAX_TOKENS"],
+            "seed": given["SEED"],
+        }
+        self.trained[name] = {
+            "kind": kind,
+            **base,
+            "weights": f"models/{self.notebook}/{name}" if twin else f"models/{self.notebook}",
+            "parameters": counts.to_dict(),
+            "size_mb": size_mb,
+            "train_seconds": cost["seconds"],
+            "train_texts_per_second": texts / cost["seconds"],
+            "train_memory_mb": cost["memory_mb"],
+            "curve": history.reset_index().to_dict("list"),
+            "validation_probability": answers,
+        }
 
 
 # --- the data source --------------------------------------------------------------------------------------------------
@@ -313,6 +370,26 @@ def require_rows(rows: pd.DataFrame, per_class: int, parameter: str) -> None:
             f"{parameter}={per_class} asks for {per_class:,} rows per class, but the source leaves {counts}. "
             f"Lower it (-p {parameter} {there.min()}) or pass a larger file (-p DATASET PATH)."
         )
+
+
+def other_complaints(path: str, known: list[str]) -> pd.DataFrame:
+    """Return id, text and label of a file's letters on the study's products, to whatever company, without copies of known texts.
+
+    The file has the raw schema. It prints how many rows it holds and how many letters are left.
+    """
+    rows = pd.concat(load_complaints(path, "", ""), ignore_index=True)
+    letters = rows[rows[PRODUCT].isin(LABELS) & (rows[NARRATIVE].fillna("").str.strip() != "")]
+    letters = letters.rename(columns={ID: "id", NARRATIVE: "text"}).reset_index(drop=True)
+    letters["label"] = encode_labels(letters[PRODUCT])
+    copies = {j - len(known) for i, j in near_copies([*known, *letters["text"]]) if i < len(known) <= j}
+    copies |= set(letters.index[letters["text"].map(normalise).isin({normalise(text) for text in known})])
+    letters = letters.drop(index=list(copies)).reset_index(drop=True)
+    if not len(letters):
+        raise ValueError(f"EXTRA_TEST {path} leaves no letter of {LABELS}: pass another file with -p EXTRA_TEST PATH.")
+    print(
+        f"{short_name(path)}: {len(rows):,} rows, {len(letters):,} letters on these products and no copy of a known one."
+    )
+    return letters[["id", "text", "label"]]
 
 
 # --- copies: taught in 01 ---------------------------------------------------------------------------------------------
@@ -499,7 +576,8 @@ def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
 
 def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
     """Draw one bar a model for the metric, coloured by the model's kind, with its interval as a line at the end."""
-    colours = dict(zip(("floor", "base", "lora", "qlora"), sns.color_palette("colorblind"), strict=False))
+    kinds = ("floor", "base", "head", "lora", "full", "qlora")
+    colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
     low, high = np.array([ranges[metric] for ranges in scores["intervals"]]).T
     error = np.clip([scores[metric] - low, high - scores[metric]], 0, None)
     axes.barh(scores.index, scores[metric], xerr=error, color=scores["kind"].map(colours), capsize=3)

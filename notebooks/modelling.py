@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from helpers import LABELS, check_hub, place, score
-from peft import PeftModel
+from helpers import LABELS, check_hub, megabytes, place, score
+from peft import PeftConfig, PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -24,7 +25,9 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.pytorch_utils import Conv1D
 
+WEIGHTS = "trained.safetensors"  # what was trained of a model without an adapter
 LAYERS = {  # the layers that each architecture's adapter expects to find
     "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
     "gpt2": ("c_attn", "c_proj", "c_fc"),
@@ -166,9 +169,8 @@ def training_arguments(
 
 def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: TrainingArguments) -> pd.DataFrame:
     """Train what is not frozen, leave the model at its best epoch by validation F1, and return the log by epoch."""
-    model.save_pretrained = partial(
-        model.save_pretrained, save_embedding_layers=False
-    )  # or peft asks the hub about them
+    if isinstance(model, PeftModel):  # or it asks the hub about the embeddings
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
     trainer = Trainer(
         model,
         arguments,
@@ -219,19 +221,35 @@ def count_parameters(model) -> pd.Series:
     return pd.Series(counts)
 
 
-def save_and_reload(model: PeftModel, fresh, folder: Path, checkpoints: Path) -> tuple[float, PeftModel]:
-    """Save adapter and head into the folder, whole or not at all, and drop the training's checkpoints.
+def save_and_reload(model, fresh, folder: Path, checkpoints: Path) -> tuple:
+    """Save what was trained into the folder, whole or not at all, and drop the training's checkpoints.
 
-    Return the size on disk in MB and the adapter as it comes back from the folder onto the fresh base.
+    Return the size on disk in MB and the model as it comes back from the folder onto the fresh base.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary, save_embedding_layers=False)
+    if isinstance(model, PeftModel):
+        model.save_pretrained(temporary, save_embedding_layers=False)
+    else:
+        temporary.mkdir(parents=True)
+        save_file({name: w for name, w in model.named_parameters() if w.requires_grad}, temporary / WEIGHTS)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     shutil.rmtree(checkpoints)
-    size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
-    return size, PeftModel.from_pretrained(fresh, folder)
+    return megabytes(folder), with_weights(fresh, folder)
+
+
+def with_weights(fresh, folder: Path):
+    """Return the fresh base with what save_and_reload has saved put on it: an adapter with its head, or plain weights."""
+    if not (folder / WEIGHTS).exists():
+        config = PeftConfig.from_pretrained(folder)
+        config.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in fresh.modules())  # as the body is stored now
+        return PeftModel.from_pretrained(fresh, folder, config=config)
+    trained = load_file(folder / WEIGHTS)
+    unknown = fresh.load_state_dict(trained, strict=False).unexpected_keys
+    if unknown or not trained:
+        raise ValueError(f"{folder / WEIGHTS} does not fit the base: {unknown or 'it is empty'}. Train it again.")
+    return fresh
 
 
 def megabytes_by_part(model) -> pd.Series:

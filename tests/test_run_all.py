@@ -10,7 +10,7 @@ import time
 
 import nbformat
 import pytest
-from toy import MAKES, NAMES, ran
+from toy import ALL, MAKES, NAMES, ran
 
 MINI = """
 import json
@@ -31,7 +31,7 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     output = finished.first_output
     assert ran(output) == list(NAMES)
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
-    assert re.search(r"^toy +lora +0\.160 +0\.160 +0\.160 +0\.160$", output, re.M)
+    assert re.search(r"^toy +lora +0\.190 +0\.190 +0\.190 +0\.190$", output, re.M)
     assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*06_comparing \d\.\d s$", output, re.M)
     assert output.rstrip().endswith(f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}")
     for name in NAMES:
@@ -178,6 +178,10 @@ REFUSED = {
     "fraction out of range": (["-p", "DROPOUT", "1.5"], ["DROPOUT must lie between 0 and 1, not 1.5"]),
     "no number": (["-p", "LEARNING_RATE", "NaN"], ["LEARNING_RATE must lie between 0 and 1"]),
     "the output folder as parameter": (["-p", "OUT", "x"], ["use --out DIR"]),
+    "the runs as parameter": (["-p", "RUNS", "[]"], ["use --seeds SEED … and --controls"]),
+    "the same seed twice": (["--seeds", "1", "2", "1"], ["each seed must be another"]),
+    "a seed out of range": (["--seeds", "-1"], ["SEED must lie between 0 and"]),
+    "no job": (["--jobs", "0"], ["at least one notebook has to run"]),
     "data file not there": (["-p", "DATASET", "missing/file.csv"], ["DATASET missing/file.csv: there is no such file"]),
     "model folder not there": (["-p", "MODEL", "./missing"], ["MODEL ./missing: there is no such file or folder"]),
     "output folder is a file": (["--out", "/dev/null/x"], ["/dev/null/x cannot be written", "--out DIR"]),
@@ -216,6 +220,43 @@ def test_a_requirement_that_is_not_installed_is_named(fresh):
         file.write("no-such-package-at-all==1.0\n")
     refused = fresh.run()
     assert refused.returncode == 2 and "Not installed: no-such-package-at-all. Type: pip install -r" in refused.stderr
+
+
+# --- seeds and controls -----------------------------------------------------------------------------------------------
+
+
+def seeded(seed: int) -> list[str]:
+    """Return the stages of a further seed."""
+    return [f"seeds/{seed}/{name}" for name in NAMES[2:5]]
+
+
+def test_seeds_train_03_to_05_once_each_and_everything_else_once(project):
+    done = project.run("--seeds", "7", "8")
+    assert done.returncode == 0, done.stderr
+    assert ran(done.stdout) == [*NAMES[2:5], *seeded(8), "06_comparing"]
+    for name, seed in [*((n, 7) for n in NAMES[2:5]), *((n, 8) for n in seeded(8))]:
+        record = project.manifest(name)
+        assert record["parameters"]["SEED"] == seed and record["parameters"]["OUT"] == str(
+            project.out / name.rpartition("/")[0]
+        )
+        assert (
+            json.loads((project.out / next(f for f in record["made"] if "results/" in f)).read_text())["values"]["SEED"]
+            == seed
+        )
+    assert project.manifest("06_comparing")["parameters"]["RUNS"] == [*NAMES[2:5], *seeded(8)]
+    assert ran(project.run("--seeds", "7", "8").stdout) == []
+    assert ran(project.run("--seeds", "7").stdout) == ["06_comparing"]
+    (project.out / "seeds/8/models/04_gpt2_lora/adapter.bin").write_bytes(b"damaged")
+    assert ran(project.run("--seeds", "7", "8").stdout) == ["seeds/8/04_gpt2_lora", "06_comparing"]
+
+
+def test_controls_run_where_they_are_asked_for_and_06_compares_them(project):
+    asked = project.run("--controls", "--seeds", "5", "6", "--only", "controls", "03_distilbert_lora", "04_gpt2_lora")
+    assert ran(asked.stdout) == [*NAMES[2:4], *seeded(6)[:2], "controls"], asked.stderr
+    assert project.manifest("controls")["parameters"]["SEED"] == 5
+    assert ran(project.run("--controls").stdout) == [*NAMES[2:4], "controls", "06_comparing"]
+    assert project.manifest("06_comparing")["parameters"]["RUNS"] == [*NAMES[2:5], "controls"]
+    assert ran(project.run("--only", "controls", "--force").stdout) == ["controls"]
 
 
 # --- what runs again --------------------------------------------------------------------------------------------------
@@ -313,10 +354,10 @@ display({"application/vnd.jupyter.widget-view+json": {"model_id": 1}, "text/plai
 
 def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     project.add("03_distilbert_lora", NOISY.strip())
-    before = {name: nbformat.read(project.path(name), 4) for name in NAMES}
-    saved = project.run("--save")
-    assert saved.returncode == 0 and "Saved the outputs of 6 notebooks" in saved.stdout, saved.stderr
-    for name in NAMES:
+    before = {name: nbformat.read(project.path(name), 4) for name in ALL}
+    saved = project.run("--save", "--controls")
+    assert saved.returncode == 0 and "Saved the outputs of 7 notebooks" in saved.stdout, saved.stderr
+    for name in ALL:
         page = nbformat.read(project.path(name), 4)
         nbformat.validate(page)
         assert [cell.source for cell in page.cells] == [cell.source for cell in before[name].cells]
@@ -331,7 +372,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     page = nbformat.read(project.path("03_distilbert_lora"), 4)
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
     assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
-    assert ran(project.run("--save").stdout) == []
+    assert ran(project.run("--save", "--controls").stdout) == []
     front = (project.folder / "README.md").read_text()
     assert "| toy | lora |" in front and "a mini run" in front and front.endswith("The end.")
     assert (project.folder / "docs/06_comparing.json").read_text() == (
@@ -342,7 +383,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
 
 def test_save_keeps_words_edited_after_the_run(project):
     project.edit("02_test_data", "Better words.", cell=2)
-    assert project.run("--save").returncode == 0
+    assert project.run("--save", "--controls").returncode == 0
     assert "Better words." in project.path("02_test_data").read_text()
 
 
@@ -357,11 +398,13 @@ UNFIT = {
 def test_save_refuses_what_is_unfit_to_share_and_writes_none(project, code, words):
     project.add("05_gpt2_qlora", code)
     before = {name: project.path(name).read_bytes() for name in NAMES}
-    refused = project.run("--save")
+    refused = project.run("--save", "--controls")
     assert refused.returncode == 2 and "05_gpt2_qlora.ipynb" in refused.stderr and words in refused.stderr
     assert {name: project.path(name).read_bytes() for name in NAMES} == before
 
 
-def test_save_wants_all_six(fresh):
-    refused = fresh.run("--save", "--only", "01_data")
+def test_save_wants_all_of_them(fresh):
+    refused = fresh.run("--save", "--controls", "--only", "01_data")
     assert refused.returncode == 2 and "these are not: 02_test_data" in refused.stderr
+    refused = fresh.run("--save")
+    assert refused.returncode == 2 and "Add --controls" in refused.stderr

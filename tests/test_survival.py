@@ -10,6 +10,8 @@ import inspect
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -571,3 +573,88 @@ def test_15_a_manifest_that_is_not_whole_counts_for_nothing(project, change):
     path = project.out / "executed/06_comparing.json"
     path.write_text(path.read_text().replace(*change, 1))
     finishes(project, ("06_comparing",))
+
+
+# --- 20: any width ----------------------------------------------------------------------------------------------------
+
+MEETING = """
+import os, time
+from pathlib import Path
+meeting = Path(OUT) if SEED == 1 else Path(OUT).parents[1]
+(meeting / f"here {SEED}").touch()
+while len(list(meeting.glob("here *"))) < 2:
+    time.sleep(0.05)
+"""
+ONCE = """
+import os
+from pathlib import Path
+if SEED == 2 and not Path(OUT, "killed").exists():
+    Path(OUT, "killed").touch()
+    os.kill(os.getpid(), 9)
+"""
+ALWAYS = """
+import os
+from pathlib import Path
+if SEED == 2 and not Path(OUT, "mended").exists():
+    os.kill(os.getpid(), 9)
+"""
+
+
+def results(project) -> dict[str, dict]:
+    """Return the content of every result file by its path, the output folder's own name left out of it."""
+    files = sorted(project.out.rglob("results/*.json"))
+    return {str(p.relative_to(project.out)): json.loads(p.read_text().replace(str(project.out), "")) for p in files}
+
+
+def test_20_side_by_side_gives_the_same_results_as_one_after_the_other(fresh):
+    alone = fresh.run("--seeds", "1", "2", "3", "--controls")
+    assert alone.returncode == 0, alone.stderr
+    before = results(fresh)
+    shutil.rmtree(fresh.out)
+    together = fresh.run("--seeds", "1", "2", "3", "--controls", "--jobs", "3")
+    assert together.returncode == 0, together.stderr
+    assert sorted(ran(together.stdout)) == sorted(ran(alone.stdout)) and len(before) == 13
+    assert results(fresh) == before
+    assert re.search(r"^  seeds/2/04_gpt2_lora: cell 2 of 4, Work … \d+\.\d s$", together.stdout, re.M)
+
+
+def test_20_two_jobs_do_run_at_the_same_time(project):
+    project.add("03_distilbert_lora", MEETING)
+    met = project.run("--seeds", "1", "2", "--jobs", "2", "--stage-limit", "0.5")
+    assert met.returncode == 0, met.stderr
+
+
+def test_20_one_killed_worker_runs_once_more(project):
+    project.add("04_gpt2_lora", ONCE)
+    done = project.run("--seeds", "1", "2", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("seeds/2/04_gpt2_lora: the kernel was killed, it runs once more") == 1
+    assert project.manifest("06_comparing")["parameters"]["RUNS"][-1] == "seeds/2/05_gpt2_qlora"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_20_a_seed_that_always_fails_is_named_and_leaves_the_others_whole(project, jobs):
+    project.add("04_gpt2_lora", ALWAYS)
+    failed = project.run("--seeds", "1", "2", "3", "--jobs", jobs)
+    assert failed.returncode == 1 and "FAILED seeds/2/04_gpt2_lora, cell 3 of 5, Work" in failed.stderr
+    assert "Not started, for they need what failed: seeds/2/05_gpt2_qlora, 06_comparing." in failed.stderr
+    whole = {name for name in (*NAMES, *(f"seeds/3/{n}" for n in NAMES[2:5])) if name in ran(failed.stdout)}
+    assert whole == {*NAMES[2:5], *(f"seeds/3/{n}" for n in NAMES[2:5])}
+    (project.out / "seeds/2/mended").touch()
+    done = project.run("--seeds", "1", "2", "3")
+    assert done.returncode == 0 and ran(done.stdout) == [
+        "seeds/2/04_gpt2_lora",
+        "seeds/2/05_gpt2_qlora",
+        "06_comparing",
+    ]
+
+
+def test_20_a_signal_ends_all_jobs(project):
+    project.add("03_distilbert_lora", BUSY + "while True:\n    time.sleep(1)")
+    run = project.start("--seeds", "1", "2", "--jobs", "2")
+    folders = (project.out, project.out / "seeds/2")
+    busy = [int(pid) for folder in folders for pid in wait_for(lambda f=folder: (f / "pids").read_text()).split()]
+    assert len(alive(busy)) == 4
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=10) == 128 + signal.SIGTERM and not alive(busy)
+    assert "runs once more" not in (project.folder / "driver.txt").read_text()

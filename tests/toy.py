@@ -1,6 +1,7 @@
 """A toy project in a temporary folder: the real driver over six tiny notebooks that keep the real ones' contract."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from driver import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing")
+ALL = (*NAMES[:5], "controls", "06_comparing")  # the controls run only where they are asked for
 HELPERS = '''
 import json, os
 from pathlib import Path
@@ -34,7 +36,8 @@ PARAMETERS = {
     "03_distilbert_lora": 'MODEL = "distilbert"  # a hub id or a folder\nRANK = 8\nDROPOUT = 0.1\nLEARNING_RATE = 3e-4',
     "04_gpt2_lora": 'MODEL = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
     "05_gpt2_qlora": 'MODEL = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
-    "06_comparing": 'DISTILBERT = "distilbert"\nGPT2 = "gpt2"',
+    "controls": "FULL_RATE = 1e-5",
+    "06_comparing": 'RUNS = ["03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora"]',
 }
 MAKES = {
     "01_data": ["data/pool.parquet", "data/train.parquet", "results/01_data.json", "plots/01_a.png"],
@@ -46,6 +49,7 @@ MAKES = {
         "plots/06_a.png",
     ],
 }
+MAKES["controls"] = ["models/controls/full.bin", "results/controls.json", "plots/controls_a.png"]
 for _name in NAMES[2:5]:
     MAKES[_name] = [f"models/{_name}/adapter.bin", f"results/{_name}.json", f"plots/{_name[:2]}_a.png"]
 WORK = """
@@ -98,7 +102,7 @@ class Project:
         (folder / "notebooks" / "helpers.py").write_text(HELPERS)
         (folder / "requirements.txt").write_text("papermill==0  # the version installed is what counts\npsutil==0\n")
         (folder / "README.md").write_text("\n".join(["# Toy", *readme.MARKS, "The end."]))
-        for name in NAMES:
+        for name in ALL:
             nbformat.write(notebook(name), folder / "notebooks" / f"{name}.ipynb")
 
     def command(self, *arguments) -> list[str]:
@@ -135,7 +139,8 @@ class Project:
 
     def manifest(self, name: str) -> dict | None:
         """Return a stage's manifest, None when there is none."""
-        path = self.out / "executed" / f"{name}.json"
+        folder, _, notebook = name.rpartition("/")
+        path = self.out / folder / "executed" / f"{notebook}.json"
         return json.loads(path.read_text()) if path.exists() else None
 
     def files(self) -> dict[str, bytes]:
@@ -145,6 +150,5 @@ class Project:
 
 
 def ran(output: str) -> list[str]:
-    """Return the notebooks that a driver's output says were run."""
-    lines = [line.split() for line in output.splitlines()]
-    return [words[0] for words in lines if words and words[0] in NAMES and len(words) > 1 and words[1] != "up"]
+    """Return the stages that a driver's output says were run, in the order of their ends."""
+    return re.findall(r"^((?:seeds/\d+/)?(?:\d\d_\w+|controls)) +\d.* s$", output, re.MULTILINE)
