@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from driver import Refused, guard, kit, parameters, readme, records, saving, series
+from driver import Refused, guard, kit, parameters, readme, records, saving, series, sweep
 from driver.guard import Stopped
 from driver.progress import duration
 from driver.records import Stage
@@ -54,6 +54,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--controls", action="store_true", help="train head-only and full fine-tuning too, to compare with"
     )
+    parser.add_argument(
+        "--sweep", nargs="+", metavar=("NAME", "VALUE"), default=[], help="run the series for each value of a parameter"
+    )
     parser.add_argument("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
     parser.add_argument("--force", action="store_true", help="run also what is up to date")
     parser.add_argument(
@@ -69,6 +72,14 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.jobs < 1:
         raise Refused(f"--jobs {options.jobs}: at least one notebook has to run at a time.")
+    if options.save and not options.controls:
+        raise Refused("--save writes the outputs of all notebooks, the controls' too. Add --controls.")
+    if options.sweep and (options.only or options.first or options.save or options.list):
+        raise Refused(
+            "--sweep runs the whole series for each value; it does not go with --only, --from, --save, --list."
+        )
+    if options.sweep and options.sweep[0] == "SEED":
+        raise Refused("--sweep SEED: use --seeds, which trains only what a seed changes.")
     if len(set(options.seeds)) < len(options.seeds):
         raise Refused(f"--seeds {' '.join(map(str, options.seeds))}: each seed must be another.")
     for seed in options.seeds:
@@ -167,11 +178,15 @@ def show_list(stages: list[Stage], values: dict, out: Path) -> None:
 
 def show_results(times: dict[str, str], out: Path) -> None:
     """Print the result table, the time that each notebook took, and where the bar plot is."""
-    rows = json.loads((out / "results/06_comparing.json").read_text(encoding="utf-8"))["test"]
+    result = json.loads((out / "results/06_comparing.json").read_text(encoding="utf-8"))
     scores = ("accuracy", "precision", "recall", "f1")
-    print(f"\n{'model':18}{'kind':8}" + "".join(f"{score:>10}" for score in scores))
-    for row in rows:
-        print(f"{row['model']:18}{row['kind']:8}" + "".join(f"{row[score]:10.3f}" for score in scores))
+    print(f"\n{'model':18}{'kind':8}" + "".join(f"{score:>10}" for score in scores) + "   accuracy over seeds")
+    for row in result["test"]:
+        print(
+            f"{row['model']:18}{row['kind']:8}"
+            + "".join(f"{row[score]:10.3f}" for score in scores)
+            + f"   {readme.over_seeds(result, row['model'])}".rstrip()
+        )
     print("\nTime: " + ", ".join(f"{name} {time}" for name, time in times.items()))
     print(f"Bar plot: {out / 'plots/barplot_perfmetrics.png'}")
 
@@ -201,14 +216,19 @@ def save(values: dict, out: Path, options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    if options.save and not options.controls:
-        raise Refused("--save writes the outputs of all notebooks, the controls' too. Add --controls.")
-    stages = selected(options)
     out = (options.out or (ROOT / "runs" / "mini" if options.mini else ROOT)).resolve()
+    if options.sweep:
+        return run_sweep(options, out)
+    run_series(options, options.p, out)
+
+
+def run_series(options: argparse.Namespace, pairs: list, out: Path) -> None:
+    """Run what the options ask for, with these pairs of parameter and value, into the output folder."""
+    stages = selected(options)
     records.versions(ROOT / "requirements.txt")  # what is not installed is refused now, not at the first notebook
     known = {name: parameters.defaults(notebook(name)) for name in NAMES}
     asked = {stage.notebook: known[stage.notebook] for stage in stages}
-    given = parameters.from_command_line(options.p, asked, RANGES, ROOT)
+    given = parameters.from_command_line(pairs, asked, RANGES, ROOT)
     if options.list:
         return show_list(stages, values_of(known, given, out, options), out)
     with guard.sole_writer(out, ROOT):
@@ -219,6 +239,23 @@ def run(options: argparse.Namespace) -> None:
             show_results(times, out)
         if options.save:
             save(values, out, options)
+
+
+def run_sweep(options: argparse.Namespace, out: Path) -> None:
+    """Run the whole series once for each value of a numeric parameter, and show what the scores make of it."""
+    name, *texts = options.sweep
+    known = {each: parameters.defaults(notebook(each)) for each in NAMES}
+    values = []
+    for text in texts:  # all of them are checked before the first runs
+        given = parameters.from_command_line([*options.p, (name, text)], known, RANGES, ROOT)
+        values.append(next(given[each][name] for each in NAMES if name in given[each]))
+    if not values or not all(type(value) in (int, float) for value in values):
+        raise Refused(f"--sweep {' '.join(options.sweep)}: it takes a numeric parameter and one or more values.")
+    for value in values:
+        print(f"--- {name} = {value:g}", flush=True)
+        run_series(options, [*options.p, (name, str(value))], sweep.folder(out, name, value))
+    with guard.sole_writer(out, ROOT):
+        sweep.collect(name, values, out)
 
 
 def main() -> int:

@@ -11,6 +11,14 @@ STUDY = {  # what the original study published for its own full-size models, on 
 SCORES = ("accuracy", "precision", "recall", "f1")
 
 
+def over_seeds(result: dict, model: str) -> str:
+    """Return the model's accuracy over its seeds in words; "" when it was trained once, or never."""
+    found = result["seeds"].get(model, {"seeds": 1})
+    if found["seeds"] == 1:
+        return ""
+    return f"{found['mean']:.3f} ± {found['sd']:.3f} (worst of {found['seeds']}: {found['worst']:.3f})"
+
+
 def provenance(result: dict) -> str:
     """Return a sentence on which data and models the numbers come from; a mini run is called one."""
     kind = (
@@ -25,10 +33,10 @@ def provenance(result: dict) -> str:
 
 
 def table(result: dict) -> str:
-    """Return the test scores as a Markdown table, a row a model, accuracy with its 95 % interval."""
+    """Return the test scores as a Markdown table, a row a model, accuracy with its 95 % interval and over its seeds."""
     lines = [
-        "| model | kind | accuracy (95 % interval) | precision | recall | F1 | original study: accuracy, F1 |",
-        "|---|---|---|---|---|---|---|",
+        "| model | kind | accuracy (95 % interval) | accuracy over seeds | precision | recall | F1 | original study: accuracy, F1 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in result["test"]:
         low, high = row["intervals"]["accuracy"]
@@ -36,7 +44,7 @@ def table(result: dict) -> str:
         quoted = f"{study[0]:.3f}, {study[3]:.3f}" if study else ""
         rest = " | ".join(f"{row[score]:.3f}" for score in SCORES[1:])
         lines.append(
-            f"| {row['model']} | {row['kind']} | {row['accuracy']:.3f} ({low:.3f} to {high:.3f}) | {rest} | {quoted} |"
+            f"| {row['model']} | {row['kind']} | {row['accuracy']:.3f} ({low:.3f} to {high:.3f}) | {over_seeds(result, row['model'])} | {rest} | {quoted} |"
         )
     return "\n".join(lines)
 

@@ -31,7 +31,7 @@ STAGES = (
     Stage(
         "controls",  # an appendix, run with --controls
         needs=("01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora"),
-        makes=("models/controls/*", "results/controls.json", "plots/controls_*.png"),
+        makes=("models/controls/*/*", "results/controls.json", "plots/controls_*.png"),
     ),
     Stage(
         "06_comparing",

@@ -154,6 +154,17 @@ def filter_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
+def plain(value):
+    """Return the value as JSON can hold it: numpy's numbers and arrays as Python's, tuples as lists, missing as None."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
 class Run:
     """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
 
@@ -243,7 +254,7 @@ class Run:
             **({"trained": self.trained} if self.trained else {}),
             **content,
         }
-        text = json.dumps(result, indent=1, default=lambda value: value.tolist())
+        text = json.dumps(plain(result), indent=1, allow_nan=False)
         write_whole(self.out / f"results/{self.notebook}.json", lambda temporary: temporary.write_text(text))
         print(f"Wrote results/{self.notebook}.json.")
 

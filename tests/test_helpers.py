@@ -1,6 +1,7 @@
 """The helpers on small inputs: bad files are refused with their cause and mend, scores and intervals are the right ones."""
 
 import json
+import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,10 +24,13 @@ from helpers import (
     keyword_rule,
     load_complaints,
     mask_words,
+    measured,
     near_copies,
     normalise,
+    other_complaints,
     overlap,
     paired_test,
+    plain,
     require_rows,
     score,
     scores_of_counts,
@@ -291,3 +295,66 @@ def test_the_temperature_undoes_what_made_the_answers_too_sure():
     assert best_temperature(labels, too_sure) == pytest.approx(3, rel=0.1)
     assert ((too_sure >= 0.5) == (honest >= 0.5)).all()
     assert with_temperature(np.array([0.0, 1.0]), 2).tolist() == pytest.approx([0.001, 0.999], abs=1e-3)
+
+
+# --- costs, seeds, other letters
+
+
+def test_what_a_block_costs_is_its_own_time_and_the_most_memory_meanwhile():
+    with measured() as before:
+        time.sleep(0.05)
+    with measured() as cost:
+        time.sleep(0.2)
+        large = np.ones(40_000_000)  # 305 MB
+        time.sleep(0.1)
+        del large
+    assert 0.3 <= cost["seconds"] < 3 and before["seconds"] < cost["seconds"]
+    assert 250 < cost["memory_mb"]["host"] - before["memory_mb"]["host"] < 400
+
+
+def test_a_result_holds_what_json_can_hold():
+    value = {1: np.float64(0.5), "none": float("nan"), "rows": (np.arange(2), [np.nan]), "text": "x"}
+    assert plain(value) == {"1": 0.5, "none": None, "rows": [[0, 1], [None]], "text": "x"}
+
+
+def test_a_further_seed_reads_the_series_data_and_its_own_results(tmp_path):
+    further = tmp_path / "seeds" / "7"
+    for folder in (tmp_path / "data", tmp_path / "results", further / "results"):
+        folder.mkdir(parents=True)
+    pd.DataFrame({"text": ["a"]}).to_parquet(tmp_path / "data/train.parquet")
+    for folder, name, text in (
+        (tmp_path, "02_test_data", "2"),
+        (tmp_path, "04_gpt2_lora", "4"),
+        (further, "04_gpt2_lora", "7"),
+    ):
+        (folder / f"results/{name}.json").write_text(text)
+    run = Run("05_gpt2_qlora", {"OUT": str(further), "SEED": 7})
+    assert run.read_table("train")["text"].tolist() == ["a"]
+    assert (run.read_result("02_test_data"), run.read_result("04_gpt2_lora")) == (2, 7)
+    top = Run("06_comparing", {"OUT": str(tmp_path), "SEED": 42})
+    assert (top.read_result("04_gpt2_lora"), top.read_result("seeds/7/04_gpt2_lora")) == (4, 7)
+
+
+def test_other_complaints_are_on_the_products_from_anybody_and_no_copies(tmp_path, capsys):
+    text = "the escrow on my house was raised twice in one year and nobody could tell me why"
+    rows = [
+        ("A", LABELS[0], text),
+        ("B", LABELS[1], "my card"),
+        ("C", "Student loan", "my loan"),
+        ("D", LABELS[0], " "),
+    ]
+    rows += [
+        ("E", LABELS[0], text.upper()),
+        ("F", LABELS[0], "Hello. " + text + " at all"),
+        ("G", LABELS[0], "my house"),
+    ]
+    table = pd.DataFrame(rows, columns=["Company", PRODUCT, NARRATIVE]).assign(**{ID: range(len(rows))})
+    table.to_parquet(tmp_path / "other.parquet")
+    found = other_complaints(str(tmp_path / "other.parquet"), [text, "unlike"])
+    assert found[["id", "text", "label"]].to_dict("records") == [
+        {"id": 1, "text": "my card", "label": 1},
+        {"id": 6, "text": "my house", "label": 0},
+    ]
+    assert "other: 7 rows, 2 letters" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"leaves no letter.*-p EXTRA_TEST PATH"):
+        other_complaints(str(tmp_path / "other.parquet"), [text, "my card", "my house"])

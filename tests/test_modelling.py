@@ -21,8 +21,10 @@ from modelling import (
     save_and_reload,
     tokenise,
     training_arguments,
+    with_weights,
 )
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from stand_in_hub import write_distilbert, write_gpt2
 from transformers import AutoTokenizer
 
@@ -173,3 +175,42 @@ def test_the_log_keeps_whole_epochs_only():
     assert by_epoch(log).to_dict("index") == {
         1: {"training loss": 0.7, "validation loss": 0.6, "accuracy": 0.5, "f1": 0.4}
     }
+
+
+@pytest.mark.parametrize("trained", ["head", "full"])
+def test_what_was_trained_without_an_adapter_comes_back_whole(distilbert, letters, tmp_path, trained):
+    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(str(distilbert), "none", 0)
+    model.base_model.requires_grad_(trained == "full")
+    tokens = tokenise(letters, tokenizer, 64)
+    fit(model, tokenizer, tokens, tokens, training_arguments(tmp_path / "checkpoints", 1e-2, 1, 8, 0))
+    answers = predict(model, tokenizer, letters["text"], 64)
+    fresh = load_distilbert(str(distilbert), "none", seed=9)
+    _, reloaded = save_and_reload(model, fresh, tmp_path / "model", tmp_path / "checkpoints")
+    assert np.array_equal(predict(reloaded, tokenizer, letters["text"], 64), answers)
+    saved = set(load_file(tmp_path / "model/trained.safetensors"))
+    head = {name for name in saved if name.startswith(("pre_classifier", "classifier"))}
+    assert len(head) == 4 and (saved == head) == (trained == "head")
+
+
+def test_weights_of_another_model_are_refused(distilbert, gpt2, tmp_path):
+    save_file({"score.weight": torch.zeros(2, 2)}, tmp_path / "trained.safetensors")
+    with pytest.raises(ValueError, match=r"does not fit the base.*score\.weight"):
+        with_weights(load_distilbert(str(distilbert), "none", 0), tmp_path)
+
+
+def test_the_same_adapter_sits_on_four_bits_and_on_full_precision(gpt2, letters, tmp_path):
+    tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
+    base = load_gpt2_in_4_bits(str(gpt2), "none", 0, tokenizer.pad_token_id)
+    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn", "c_proj"], modules_to_save=["score"])
+    model = get_peft_model(base, config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.5)
+    answers = predict(model, tokenizer, letters["text"], 64)
+    model.save_pretrained(tmp_path / "adapter")
+    four = with_weights(load_gpt2_in_4_bits(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
+    full = with_weights(load_gpt2(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
+    assert np.allclose(predict(four, tokenizer, letters["text"], 64), answers, atol=1e-6)
+    elsewhere = predict(full, tokenizer, letters["text"], 64)
+    assert 1e-6 < abs(elsewhere - answers).max() < 0.2  # another body, and yet the same adapter

@@ -12,6 +12,8 @@ import nbformat
 import pytest
 from toy import ALL, MAKES, NAMES, ran
 
+from driver import sweep
+
 MINI = """
 import json
 from pathlib import Path
@@ -31,7 +33,7 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     output = finished.first_output
     assert ran(output) == list(NAMES)
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
-    assert re.search(r"^toy +lora +0\.190 +0\.190 +0\.190 +0\.190$", output, re.M)
+    assert re.search(r"^toy +lora +0\.570 +0\.570 +0\.570 +0\.570$", output, re.M)
     assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*06_comparing \d\.\d s$", output, re.M)
     assert output.rstrip().endswith(f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}")
     for name in NAMES:
@@ -181,6 +183,11 @@ REFUSED = {
     "the runs as parameter": (["-p", "RUNS", "[]"], ["use --seeds SEED … and --controls"]),
     "the same seed twice": (["--seeds", "1", "2", "1"], ["each seed must be another"]),
     "a seed out of range": (["--seeds", "-1"], ["SEED must lie between 0 and"]),
+    "a sweep over words": (["--sweep", "COMPANY", "A"], ["takes a numeric parameter"]),
+    "a sweep without values": (["--sweep", "RANK"], ["takes a numeric parameter and one or more values"]),
+    "a sweep with one bad value": (["--sweep", "RANK", "2", "four"], ["RANK takes a value of type int"]),
+    "a sweep over seeds": (["--sweep", "SEED", "1", "2"], ["use --seeds"]),
+    "a sweep in part": (["--sweep", "RANK", "1", "--only", "01_data"], ["does not go with --only"]),
     "no job": (["--jobs", "0"], ["at least one notebook has to run"]),
     "data file not there": (["-p", "DATASET", "missing/file.csv"], ["DATASET missing/file.csv: there is no such file"]),
     "model folder not there": (["-p", "MODEL", "./missing"], ["MODEL ./missing: there is no such file or folder"]),
@@ -257,6 +264,34 @@ def test_controls_run_where_they_are_asked_for_and_06_compares_them(project):
     assert ran(project.run("--controls").stdout) == [*NAMES[2:4], "controls", "06_comparing"]
     assert project.manifest("06_comparing")["parameters"]["RUNS"] == [*NAMES[2:5], "controls"]
     assert ran(project.run("--only", "controls", "--force").stdout) == ["controls"]
+
+
+# --- a sweep ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
+    done = fresh.run("--sweep", "TRAIN_ROWS", "5", "5000")
+    assert done.returncode == 0, done.stderr
+    assert ran(done.stdout) == [*NAMES, *NAMES]
+    for value in (5, 5000):
+        result = json.loads((fresh.out / f"sweep/TRAIN_ROWS={value}/results/01_data.json").read_text())
+        assert result["values"]["TRAIN_ROWS"] == value
+    found = json.loads((fresh.out / "results/sweep_TRAIN_ROWS.json").read_text())
+    last = json.loads((fresh.out / "sweep/TRAIN_ROWS=5000/results/06_comparing.json").read_text())
+    assert found["parameter"] == "TRAIN_ROWS" and set(found["accuracy"]) == {"tfidf_logreg", "toy"}
+    assert found["accuracy"]["toy"]["value"] == [5, 5000]
+    assert found["accuracy"]["toy"]["mean"][1] == last["all_seeds"]["toy"]["mean"]
+    assert (fresh.out / "plots/sweep_TRAIN_ROWS.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"^TRAIN_ROWS +5 +5000$", done.stdout, re.M)
+    again = fresh.run("--sweep", "TRAIN_ROWS", "5", "5000")
+    assert ran(again.stdout) == [] and again.stdout.count("up to date") == 2 * len(NAMES)
+
+
+def test_a_sweep_shows_the_spread_over_seeds():
+    rows = {"mean": [0.9, 0.95], "sd": [0.02, 0.01], "seeds": [3, 3], "value": [10, 1000]}
+    alone = rows | {"sd": [None, None], "seeds": [1, 1]}
+    with_spread, without = (sweep.draw("TRAIN_ROWS", {"toy": columns}) for columns in (rows, alone))
+    assert with_spread.startswith(b"\x89PNG") and with_spread != without
 
 
 # --- what runs again --------------------------------------------------------------------------------------------------
@@ -367,7 +402,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
         assert "papermill" not in project.path(name).read_text()
         assert project.path(name).read_text() == nbformat.writes(page) + "\n"
     front_page = (project.folder / "README.md").read_text()
-    assert "| toy | lora | 0.160 (0.160 to 0.160) |" in front_page and front_page.endswith("The end.")
+    assert "| toy | lora | 0.690 (0.690 to 0.690) |" in front_page and front_page.endswith("The end.")
     assert (project.folder / "docs/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
     page = nbformat.read(project.path("03_distilbert_lora"), 4)
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]

@@ -49,7 +49,7 @@ MAKES = {
         "plots/06_a.png",
     ],
 }
-MAKES["controls"] = ["models/controls/full.bin", "results/controls.json", "plots/controls_a.png"]
+MAKES["controls"] = ["models/controls/full/trained.bin", "results/controls.json", "plots/controls_a.png"]
 for _name in NAMES[2:5]:
     MAKES[_name] = [f"models/{_name}/adapter.bin", f"results/{_name}.json", f"plots/{_name[:2]}_a.png"]
 WORK = """
@@ -61,7 +61,8 @@ if Path(values.get("DATASET", "")).is_file():
 score = sum(map(len, map(str, values.values()))) / 100
 row = {"model": "toy", "kind": "lora", "accuracy": score, "precision": score, "recall": score, "f1": score}
 row["intervals"] = {"accuracy": [score, score]}
-about = {"mini": True, "data": "toy", "models": ["toy"], "letters": 1}
+about = {"mini": True, "data": "toy", "models": ["toy"], "letters": 1, "seeds": {}}
+about |= {"all": [row | {"model": "tfidf_logreg"}], "all_seeds": {"toy": {"mean": score, "sd": None, "seeds": 1}}}
 """
 WRITE = """
 import json
