@@ -259,11 +259,22 @@ class Run:
         print(f"Wrote results/{self.notebook}.json.")
 
     def note_training(
-        self, name: str, kind: str, *, counts, size_mb: float, cost: dict, texts: int, history, answers, twin=None
+        self,
+        name: str,
+        kind: str,
+        checkpoint: str,
+        *,
+        counts,
+        size_mb: float,
+        cost: dict,
+        texts: int,
+        history,
+        answers,
+        twin=None,
     ) -> None:
         """Note a trained model for the result file: what it stands on, where its weights are, its costs and its validation.
 
-        `cost` is what `measured` found, `texts` how many were read in all epochs, `answers` are the probabilities on
+        `checkpoint` is the base's folder, `cost` what `measured` found, `texts` how many were read in all epochs, `answers` are the probabilities on
         validation. The base is the one in the page's parameters, or that of the `twin`, another model's record.
         """
         given = self.parameters
@@ -277,6 +288,7 @@ class Run:
         self.trained[name] = {
             "kind": kind,
             **base,
+            "base_mb": megabytes(Path(checkpoint), "*.safetensors"),
             "weights": f"models/{self.notebook}/{name}" if twin else f"models/{self.notebook}",
             "parameters": counts.to_dict(),
             "size_mb": size_mb,
@@ -536,6 +548,32 @@ def check_comparable(results: dict, data_sha256: dict, mini: bool) -> None:
             )
 
 
+def cost_of(scoring: dict, made: dict | None) -> dict:
+    """Return what a model costs: scoring from what `measured` found, the rest from its record; what has none is left out.
+
+    Sizes and memory are in MB (2**20 bytes), times in seconds; `base` is the checkpoint's weights as they are on disk.
+    """
+    found = {
+        "scoring, letters/s": scoring["letters"] / scoring["seconds"],
+        "scoring, MB host": scoring["memory_mb"]["host"],
+    }
+    found["scoring, MB device"] = scoring["memory_mb"]["cuda"]
+    if made:
+        found["base, MB"] = made["base_mb"]
+        found["weights"] = made["parameters"]["all"]
+    if made and made["weights"]:
+        found |= {"trained in the adapter": made["parameters"]["trained in the adapter"]}
+        found |= {"trained in the head": made["parameters"]["trained in the head"], "trained, MB": made["size_mb"]}
+        found |= {"training, s": made["train_seconds"], "letters/s": made["train_texts_per_second"]}
+        found |= {
+            "training, MB host": made["train_memory_mb"]["host"],
+            "training, MB device": made["train_memory_mb"]["cuda"],
+        }
+    elif made:
+        found["weights"] -= made["parameters"]["trained in the adapter"]
+    return found
+
+
 def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
     """Return the difference in accuracy (one minus other), its 95 % bootstrap interval, and McNemar's exact p."""
     one_right, other_right = np.asarray(one) == np.asarray(labels), np.asarray(other) == np.asarray(labels)
@@ -587,9 +625,50 @@ def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
 
 def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
     """Draw one bar a model for the metric, coloured by the model's kind, with its interval as a line at the end."""
-    kinds = ("floor", "base", "head", "lora", "full", "qlora")
+    kinds = ("floor", "base", "lora", "qlora", "head", "full")
     colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
     low, high = np.array([ranges[metric] for ranges in scores["intervals"]]).T
     error = np.clip([scores[metric] - low, high - scores[metric]], 0, None)
     axes.barh(scores.index, scores[metric], xerr=error, color=scores["kind"].map(colours), capsize=3)
     axes.set(xlabel=metric, xlim=(0, 1.02))
+
+
+def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
+    """Draw the differences in accuracy of the same pairs on several sets of letters, {name of the set: its tests}."""
+    places = np.arange(len(next(iter(tests.values()))))
+    for number, (label, found) in enumerate(tests.items()):
+        shift = 0.24 * (number - (len(tests) - 1) / 2)
+        reach = np.clip([found["difference"] - found["low"], found["high"] - found["difference"]], 0, None)
+        axes.errorbar(100 * found["difference"], places + shift, xerr=100 * reach, fmt="o", capsize=3, label=label)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="difference in accuracy, points, with 95 % interval")
+    axes.set_yticks(places, found["one"] + " − " + found["other"])
+    axes.invert_yaxis()
+    axes.legend(title="letters", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+
+
+def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
+    """Draw each trained model's accuracy, with its interval, against a cost in a logarithm; the linear model is a line."""
+    for number, name in enumerate(cost.drop("tfidf_logreg").dropna().index):
+        value, (low, high) = scores.loc[name, "accuracy"], scores.loc[name, "intervals"]["accuracy"]
+        marker = "s" if name.startswith("distilbert") else "o"
+        reach = [[value - low], [high - value]]
+        axes.errorbar(cost[name], value, yerr=reach, fmt=marker, color=f"C{number}", capsize=4, label=name)
+    axes.axhline(scores.loc["tfidf_logreg", "accuracy"], linestyle="--", color="grey", label="tfidf_logreg")
+    axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 4, cost.max() * 4))
+    axes.xaxis.set_minor_formatter("")
+
+
+def draw_confidence(labels, probability: dict, left: plt.Axes, right: plt.Axes) -> None:
+    """Draw, for {model: probability of class 1}, accuracy by confidence, and accuracy by the share of letters routed."""
+    shares = np.arange(1, len(labels) + 1) / len(labels)
+    for name, values in probability.items():
+        sure, hit = np.maximum(values, 1 - values), (values >= 0.5) == labels
+        group = pd.DataFrame({"sure": sure, "right": hit}).groupby(pd.qcut(sure, 4, duplicates="drop"), observed=True)
+        group.mean().plot(x="sure", y="right", marker="o", label=name, ax=left)
+        among = hit[np.argsort(-sure, kind="stable")].cumsum() / np.arange(1, len(labels) + 1)
+        right.plot(shares[shares >= 0.1], among[shares >= 0.1], label=name)
+    left.plot([0.7, 1], [0.7, 1], color="grey", linestyle="--", label="calibrated")
+    left.set(xlabel="mean confidence of a quarter of the letters", ylabel="share of right answers")
+    right.set(xlabel="share of letters routed, surest first", ylabel="share of right answers among them")
+    left.legend(fontsize="small")

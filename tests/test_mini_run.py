@@ -11,7 +11,7 @@ from conftest import run_mini
 NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
 MODELS = {
     "majority": "floor", "keyword": "floor", "tfidf_logreg": "floor", "distilbert": "base", "distilbert_lora": "lora",
-    "gpt2": "base", "gpt2_lora": "lora", "gpt2_qlora": "qlora",
+    "gpt2": "base", "gpt2_lora": "lora", "gpt2_qlora": "qlora", "gpt2_qlora_32bit": "lora",
 }  # fmt: skip
 BASE_OF = {"distilbert_lora": "distilbert", "gpt2_lora": "gpt2", "gpt2_qlora": "gpt2"}
 
@@ -78,10 +78,11 @@ def test_every_result_says_mini_and_what_it_was_made_from(results):
 
 def test_predictions_are_kept_and_give_the_tables_scores(mini_out, table, results):
     kept = pd.read_parquet(mini_out / "results/predictions.parquet")
-    assert list(kept) == ["id", "set", "label", *MODELS] and kept["id"].is_unique
+    assert set(kept) == {"id", "set", "label", *MODELS} and not kept.duplicated(["id", "set"]).any()
     every = {row["model"]: row["accuracy"] for row in results["06_comparing"]["all"]}
-    test, unseen = kept[kept["set"] == "test"], kept[kept["set"] == "unseen"]
-    assert len(test) == 200 and len(unseen) > 100 and len(kept) == len(test) + len(unseen)
+    test, unseen, masked = (kept[kept["set"] == name] for name in ("test", "unseen", "masked"))
+    assert len(test) == len(masked) == 200 and len(unseen) > 100 and len(kept) == 400 + len(unseen)
+    kept = pd.concat([test, unseen])
     assert unseen["label"].mean() == 0.5
     for name in MODELS:
         assert ((test[name] >= 0.5) == test["label"]).mean() == pytest.approx(table.loc[name, "accuracy"])
