@@ -83,7 +83,7 @@ def test_the_readme_names_what_is_there():
     assert len(links) >= 7
     assert not [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))}
-    outputs = {"data", "models", "results", "plots", "executed", "runs"}
+    outputs = {"data", "models", "results", "plots", "executed", "runs", "seeds", "sweep"}
     assert not [folder for folder in folders - outputs if f"`{folder}/" not in text and f"({folder}/" not in text]
 
 
@@ -97,7 +97,7 @@ def test_the_readmes_two_lines_do_all_their_set_up():
 def test_the_readmes_table_is_made_from_the_committed_result():
     text = (ROOT / "README.md").read_text()
     result = json.loads((ROOT / "docs/06_comparing.json").read_text())
-    assert len(result["test"]) == 8 and text.count("| gpt2_qlora |") == 1
+    assert len(result["test"]) == 13 and len(result["seeds"]) == 8 and text.count("| gpt2_qlora |") == 1
     assert readme.with_results(text, result) == text
     assert ("a mini run" in text) == result["mini"]
 
