@@ -29,7 +29,7 @@ def prepare(dataset: Path | None, company: str, cache: Path) -> dict[str, dict]:
         "03_distilbert_lora": {"MODEL": str(models["distilbert"]), **TRAINING},
         "04_gpt2_lora": {"MODEL": str(models["gpt2"]), **TRAINING},
         "05_gpt2_qlora": {"MODEL": str(models["gpt2"]), **TRAINING},
-        "controls": {"HEAD_RATE": 1e-2, "FULL_RATE": 1e-3},
+        "controls": {"HEAD_RATE": 3e-3, "FULL_RATE": 3e-4},
     }
 
 
