@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from driver import Refused, guard, kit, parameters, progress, readme, records, saving
+from driver import Refused, guard, kit, parameters, prefetch, progress, readme, records, saving
 from driver.guard import Stopped
 from driver.progress import duration
 from driver.records import Stage
@@ -97,6 +97,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--list", action="store_true", help="show the notebooks, their state and parameters; run nothing"
+    )
+    parser.add_argument(
+        "--prefetch",
+        action="store_true",
+        help="download the full study's data and models, then run offline; run nothing",
     )
     parser.add_argument("--cell-limit", type=float, metavar="MINUTES", default=720, help="end a cell after (720)")
     parser.add_argument(
@@ -284,6 +289,10 @@ def run(options: argparse.Namespace) -> None:
     records.versions(ROOT / "requirements.txt")  # what is not installed is refused now, not at the first notebook
     known = {name: parameters.defaults(notebook(name)) for name in NAMES}
     given = parameters.from_command_line(options.p, {stage.name: known[stage.name] for stage in stages}, RANGES, ROOT)
+    if options.prefetch and options.mini:
+        raise Refused("--prefetch is for the full study: --mini makes its own data and models, and needs no network.")
+    if options.prefetch:
+        return prefetch.fetch({stage.name: known[stage.name] | given[stage.name] for stage in stages}, ROOT)
     if options.list:
         return show_list(stages, values_of(known, given, out, options), out)
     with guard.sole_writer(out, ROOT):

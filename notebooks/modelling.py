@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from helpers import LABELS, PACKAGES, check_hub, place, score, sha256, write_whole
+from helpers import LABELS, MODEL_FILES, PACKAGES, hub_snapshot, place, score, sha256, write_whole
 from peft import PeftModel
 from transformers import (
     AutoConfig,
@@ -51,16 +51,15 @@ def device_and_precision() -> tuple[torch.device, torch.dtype]:
 
 
 def find_model(model: str, revision: str, architecture: str) -> str:
-    """Return the checkpoint to load: the hub id once the hub has answered, or a local folder's path once it is checked.
+    """Return the folder of the checkpoint to load, a local one or a hub id's at the pinned revision, once it is checked.
 
-    ValueError says what a local folder lacks: a configuration, a tokenizer, or the architecture with its layers.
+    ValueError says what the folder lacks: a configuration, a tokenizer, weights, or the architecture with its layers.
     """
-    if not place(model).is_dir():
+    folder = place(model)
+    if not folder.is_dir():
         if "/" in model.strip("/").replace("/", "", 1) or model.startswith((".", "/", "~")):
             raise FileNotFoundError(f"MODEL {place(model)} is not a folder. Pass a checkpoint's folder: -p MODEL PATH.")
-        check_hub(model, revision, "model")
-        return model
-    folder = place(model)
+        folder = hub_snapshot(model, revision, "model", MODEL_FILES)
     if not (folder / "config.json").is_file():
         raise ValueError(f"MODEL {folder} has no config.json: it is not a checkpoint in the hub's layout.")
     found = AutoConfig.from_pretrained(folder).model_type
@@ -71,6 +70,11 @@ def find_model(model: str, revision: str, architecture: str) -> str:
         )
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(f"MODEL {folder} has no tokenizer.json: save the model's tokenizer into the same folder.")
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"MODEL {folder} has no weights in a .safetensors file. A pickle (pytorch_model.bin) may hold code and is never "
+            "loaded: write the model anew with its save_pretrained, on a machine that may run it."
+        )
     return str(folder)
 
 

@@ -34,9 +34,8 @@ from modelling import (
     training_key,
 )
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
 from stand_in_hub import write_distilbert, write_gpt2
-from transformers import AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from driver import guard
 
@@ -376,9 +375,9 @@ def test_the_key_knows_data_frozen_weights_code_and_versions(distilbert, letters
     assert plain != key(rows=letters.assign(label=1 - letters["label"]))
     assert plain != key(rows=letters.assign(text=letters["text"] + " fee"))
     shutil.copytree(distilbert, tmp_path / "other" / distilbert.name)
-    weights = load_file(distilbert / "model.safetensors")
-    weights["distilbert.embeddings.word_embeddings.weight"][0, 0] += 1
-    save_file(weights, tmp_path / "other" / distilbert.name / "model.safetensors", {"format": "pt"})
+    model = AutoModelForMaskedLM.from_pretrained(distilbert)
+    model.distilbert.embeddings.word_embeddings.weight.data[0, 0] += 1
+    model.save_pretrained(tmp_path / "other" / distilbert.name)
     assert plain != key(tmp_path / "other" / distilbert.name)
     with monkeypatch.context() as patch:
         patch.setattr(modelling.importlib.metadata, "version", lambda package: "0")
