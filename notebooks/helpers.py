@@ -275,9 +275,8 @@ def hub_snapshot(repository: str, revision: str, kind: str, patterns: Iterable[s
     """
     wanted = {"repo_id": repository, "revision": revision, "repo_type": kind, "allow_patterns": list(patterns)}
     with contextlib.suppress(CachedRepoTreeNotFoundError, LocalEntryNotFoundError, HFValidationError):
-        get_cached_repo_tree(
-            repository, revision=revision, repo_type=kind
-        )  # or the next line would take any part for all
+        # without the list of what there is, any part of a snapshot would pass for the whole
+        get_cached_repo_tree(repository, revision=revision, repo_type=kind)
         return Path(snapshot_download(**wanted, local_files_only=True))
     check_hub(repository, revision, kind)
     heard, outcome = [time.monotonic()], [f"nothing came for {HUB_SILENCE} s"]

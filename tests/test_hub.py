@@ -204,13 +204,19 @@ def test_of_a_cache_with_a_hole_nothing_is_taken_for_whole_and_only_the_hole_is_
     (hole,) = (tmp_path / "cache").glob(f"hub/datasets--*/snapshots/*/{SHARDS[1]}")
     hole.resolve().unlink()
     hole.unlink()
+    (gpt2,) = (tmp_path / "cache/hub").glob("models--gpt2")
+    shutil.rmtree(gpt2 / "trees")  # as in a cache that another program has filled, with less
+    next(gpt2.glob("snapshots/*/tokenizer_config.json")).unlink()
     with black_hole() as (endpoint, _):
         silent, seconds = run_all(endpoint, tmp_path, "--prefetch")
     assert silent.returncode == 2 and seconds < (15 if os.getloadavg()[0] <= os.cpu_count() else 30)
     assert COMPLAINTS in silent.stderr and "no answer within 5 s" in silent.stderr
     with serving(repositories) as hub:
         mended, _ = run_all(hub.url, tmp_path, "--prefetch")
-    assert mended.returncode == 0 and {a.path for a in hub.asked if a.route == "file"} == {SHARDS[1]}
+    assert mended.returncode == 0 and {a.path for a in hub.asked if a.route == "file"} == {
+        SHARDS[1],
+        "tokenizer_config.json",
+    }
 
 
 STALLED = """
