@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from driver import Refused, guard, kit, parameters, readme, records, saving, series, sweep
+from driver import Refused, guard, kit, parameters, prefetch, readme, records, saving, series, sweep
 from driver.guard import Stopped
 from driver.progress import duration
 from driver.records import Stage
@@ -64,6 +64,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--list", action="store_true", help="show the notebooks, their state and parameters; run nothing"
+    )
+    parser.add_argument(
+        "--prefetch",
+        action="store_true",
+        help="download the full study's data and models, then run offline; run nothing",
     )
     parser.add_argument("--cell-limit", type=float, metavar="MINUTES", default=720, help="end a cell after (720)")
     parser.add_argument(
@@ -229,6 +234,10 @@ def run_series(options: argparse.Namespace, pairs: list, out: Path) -> None:
     known = {name: parameters.defaults(notebook(name)) for name in NAMES}
     asked = {stage.notebook: known[stage.notebook] for stage in stages}
     given = parameters.from_command_line(pairs, asked, RANGES, ROOT)
+    if options.prefetch and options.mini:
+        raise Refused("--prefetch is for the full study: --mini makes its own data and models, and needs no network.")
+    if options.prefetch:
+        return prefetch.fetch({name: known[name] | given[name] for name in asked}, ROOT)
     if options.list:
         return show_list(stages, values_of(known, given, out, options), out)
     with guard.sole_writer(out, ROOT):

@@ -1,5 +1,6 @@
 """The rooms of run_all.py: parameters (what a notebook takes), records (what is whole on disk), kernel (one notebook's
-run), in_kernel (what the kernel itself does differently), saving (clean outputs back into the notebooks)."""
+run), in_kernel (what the kernel itself does differently), prefetch (what a full run needs of the hub), saving (clean
+outputs back into the notebooks)."""
 
 import sys
 

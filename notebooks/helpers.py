@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import evaluate
@@ -29,6 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import seaborn as sns
 from datasets import Features, Value, load_dataset
+from huggingface_hub import get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import tqdm
 from IPython.display import display
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
@@ -47,6 +50,17 @@ COLUMNS = {ID: "int64", COMPANY_COLUMN: "string", PRODUCT: "string", NARRATIVE: 
 METRICS = ("accuracy", "precision", "recall", "f1")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
 HUB_SECONDS = 5  # how long the hub may take to answer before we say that it does not
+HUB_SILENCE = 60  # how long a download may bring nothing: a slow line takes some time for the ten megabytes of a piece
+MODEL_FILES = (  # what is taken of a model on the hub: no pickles
+    "config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
 MAKERS = {
     "data/pool.parquet": "01_data",
     "data/train.parquet": "01_data",
@@ -277,7 +291,7 @@ class Run:
         `checkpoint` is the base's folder, `cost` what `measured` found, `texts` how many were read in all epochs, `answers` are the probabilities on
         validation. The base is the one in the page's parameters, or that of the `twin`, another model's record.
         """
-        given = self.parameters
+        given, seconds = self.parameters, history["seconds"].sum()  # of all epochs, in whichever run that was
         base = {
             "architecture": name.partition("_")[0],
             "checkpoint": twin["checkpoint"] if twin else given["MODEL"],
@@ -292,9 +306,10 @@ class Run:
             "weights": f"models/{self.notebook}/{name}" if twin else f"models/{self.notebook}",
             "parameters": counts.to_dict(),
             "size_mb": size_mb,
-            "train_seconds": cost["seconds"],
-            "train_texts_per_second": texts / cost["seconds"],
+            "train_seconds": seconds,
+            "train_texts_per_second": texts / seconds,
             "train_memory_mb": cost["memory_mb"],
+            "micro_batch": history["micro-batch"].min(),
             "curve": history.reset_index().to_dict("list"),
             "validation_probability": answers,
         }
@@ -319,11 +334,56 @@ def check_hub(repository: str, revision: str, kind: str) -> None:
     asking.start()
     asking.join(HUB_SECONDS)
     if failure:
-        parameter = "DATASET path/to/complaints.parquet" if kind == "dataset" else "MODEL path/to/folder"
-        raise ConnectionError(
-            f"The hub does not serve {repository} at {revision} ({failure[0]}). Without the hub: `python run_all.py --mini` "
-            f"runs everything offline on miniature models, or pass a local copy: `-p {parameter}`."
-        )
+        raise unserved(repository, revision, kind, failure[0])
+
+
+def unserved(repository: str, revision: str, kind: str, cause: str) -> ConnectionError:
+    """Return the error that says what the hub does not serve, why, and the ways out."""
+    parameter = "DATASET path/to/complaints.parquet" if kind == "dataset" else "MODEL path/to/folder"
+    return ConnectionError(
+        f"The hub does not serve {repository} at {revision} ({cause}). Without the hub: `python run_all.py --mini` "
+        f"runs everything offline on miniature models, or pass a local copy: `-p {parameter}`. With the hub once at hand: "
+        "`python run_all.py --prefetch` keeps all that a full run needs."
+    )
+
+
+def hub_snapshot(repository: str, revision: str, kind: str, patterns: Iterable[str]) -> Path:
+    """Return the folder of the repository ("model" or "dataset") at the revision, with all its files of these patterns.
+
+    What is in the hub's cache already is taken from there without asking the hub; only what lacks is downloaded.
+    ConnectionError gives the cause and the ways out when the hub does not answer, or stops to answer.
+    """
+    wanted = {"repo_id": repository, "revision": revision, "repo_type": kind, "allow_patterns": list(patterns)}
+    with contextlib.suppress(CachedRepoTreeNotFoundError, LocalEntryNotFoundError, HFValidationError):
+        # without the list of what there is, any part of a snapshot would pass for the whole
+        get_cached_repo_tree(repository, revision=revision, repo_type=kind)
+        return Path(snapshot_download(**wanted, local_files_only=True))
+    check_hub(repository, revision, kind)
+    heard, outcome = [time.monotonic()], [f"nothing came for {HUB_SILENCE} s"]
+
+    class Listening(tqdm):
+        def update(self, n=1):
+            heard[0] = time.monotonic()
+            return super().update(n)
+
+    def download():
+        try:
+            outcome[:] = [Path(snapshot_download(**wanted, tqdm_class=Listening))]
+        except Exception as error:
+            outcome[:] = [f"{type(error).__name__}: {error}"]
+
+    downloading = threading.Thread(target=download, daemon=True)  # the hub's library would itself wait for many minutes
+    downloading.start()
+    while downloading.is_alive() and time.monotonic() - heard[0] < HUB_SILENCE:
+        downloading.join(0.2)
+    if isinstance(outcome[0], str):
+        raise unserved(repository, revision, kind, outcome[0])
+    return outcome[0]
+
+
+def data_pattern(config: str) -> str:
+    """Return where the training split of a data set's config lies in its repository: `default` in data/."""
+    return f"{'data' if config == 'default' else config}/train-*.parquet"
 
 
 def check_columns(path: Path) -> None:
@@ -362,9 +422,18 @@ def load_complaints(dataset: str, config: str, revision: str) -> Iterator[pd.Dat
             kind, data_files=str(path), split="train", streaming=True, features=features, **{only: list(COLUMNS)}
         )
     else:
-        path = dataset
-        check_hub(dataset, revision, "dataset")
-        rows = load_dataset(dataset, config, revision=revision, split="train", columns=list(COLUMNS), features=features)
+        path, pattern = dataset, data_pattern(config)
+        files = sorted(hub_snapshot(dataset, revision, "dataset", [pattern]).glob(pattern))
+        if not files:
+            raise ValueError(f"DATASET {dataset} at {revision} has no {pattern}: pass another one, -p CONFIG NAME.")
+        rows = load_dataset(
+            "parquet",
+            data_files=[str(file) for file in files],
+            split="train",
+            streaming=True,
+            features=features,
+            columns=list(COLUMNS),
+        )
     try:
         for part in rows.with_format("arrow").iter(batch_size=50_000):
             yield part.select(list(COLUMNS)).to_pandas()

@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import helpers
 import pytest
+import stand_in_hub
 from helpers import check_hub, load_complaints
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -81,18 +84,63 @@ def test_the_stand_in_refuses_other_names_revisions_and_files(hub, tmp_path):
 # --- the full path ----------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def black_hole():
+    """Yield the address of a hub that takes every connection and never answers, and a function that counts callers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+
+        def callers():
+            taken = []
+            with suppress(BlockingIOError):
+                while True:
+                    taken.append(listener.accept()[0])
+            return len(taken)
+
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", callers
+
+
 @pytest.fixture(scope="module")
-def full_run(repositories, tmp_path_factory):
-    """Return the output folder of a full run from nothing, all that it asked the hub for, and what it printed."""
+def prefetched(repositories, tmp_path_factory):
+    """Return the folder whose cache --prefetch has filled, all that it asked the hub for, and what it printed."""
     folder = tmp_path_factory.mktemp("full")
     with serving(repositories) as hub:
-        done, _ = run_all(hub.url, folder, *(word for pair in SHORT.items() for word in ("-p", *pair)))
+        done, _ = run_all(hub.url, folder, "--prefetch")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder / "out", hub.asked, done.stdout
+    assert not (folder / "out").exists()
+    return folder, hub.asked, done.stdout
+
+
+@pytest.fixture(scope="module")
+def full_run(prefetched):
+    """Return the output folder of a full run with what was prefetched and no network, and what it printed."""
+    folder, *_ = prefetched
+    with black_hole() as (endpoint, callers):
+        done, _ = run_all(endpoint, folder, *(word for pair in SHORT.items() for word in ("-p", *pair)))
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert callers() == 0
+    return folder / "out", done.stdout
+
+
+@pytest.fixture(scope="module")
+def first_stage(repositories, tmp_path_factory):
+    """Return all that the first notebook asks the hub for when nothing was prefetched."""
+    folder = tmp_path_factory.mktemp("first")
+    with serving(repositories) as hub:
+        done, _ = run_all(hub.url, folder, "--only", "01_data", "-p", "TRAIN_ROWS", 60)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return hub.asked
+
+
+@pytest.fixture(params=["prefetched", "first_stage"])
+def asked(request):
+    """Return what was asked of the hub: by --prefetch, or by the first notebook without it."""
+    made = request.getfixturevalue(request.param)
+    return made[1] if request.param == "prefetched" else made
 
 
 def test_all_six_notebooks_run_and_the_results_name_the_hubs_data_and_models(full_run):
-    out, _, printed = full_run
+    out, printed = full_run
     results = {name: json.loads((out / f"results/{name}.json").read_text()) for name in NAMES}
     assert {name: result["mini"] for name, result in results.items()} == dict.fromkeys(NAMES, False)
     assert {result["data"] for result in results.values()} == {COMPLAINTS}
@@ -103,20 +151,104 @@ def test_all_six_notebooks_run_and_the_results_name_the_hubs_data_and_models(ful
     assert len(results["06_comparing"]["test"]) == 8 and str(out / "plots/barplot_perfmetrics.png") in printed
 
 
-def test_only_the_pinned_revisions_are_asked_for(full_run):
-    _, asked, _ = full_run
-    assert len(asked) > 50 and not [request for request in asked if request.route == "unknown"]
+def test_only_the_pinned_revisions_are_asked_for(asked):
+    assert len(asked) > 25 and not [request for request in asked if request.route == "unknown"]
     assert {(a.name, a.revision) for a in asked} == set(REVISIONS.items())
 
 
-def test_each_file_is_fetched_once_and_weights_are_never_a_pickle(full_run):
-    _, asked, _ = full_run
+def test_each_file_is_fetched_once_and_weights_are_never_a_pickle(asked):
     fetched = Counter((a.name, a.path) for a in asked if (a.method, a.route, a.status) == ("GET", "file", 200))
     assert set(fetched.values()) == {1}
     heavy = {file for file in fetched if file[1].endswith((".parquet", ".safetensors", ".bin"))}
     weights = {(DISTILBERT, "model.safetensors"), (GPT2, "model.safetensors")}
     assert heavy == weights | {(COMPLAINTS, shard) for shard in SHARDS}
     assert not [request for request in asked if request.path.endswith(".bin")]
+
+
+# --- offline (promise 19) ---------------------------------------------------------------------------------------------
+
+
+def test_prefetch_says_what_it_brought_and_brings_it_once(prefetched, repositories):
+    folder, _, printed = prefetched
+    for name in ("distilbert-base-uncased", "gpt2", COMPLAINTS):
+        assert f"{name}: " in printed
+    assert "needs no network" in printed
+    with serving(repositories) as hub:
+        again, _ = run_all(hub.url, folder, "--prefetch")
+    assert again.returncode == 0 and hub.asked == []
+
+
+def test_prefetch_leaves_local_sources_alone_and_has_no_use_for_mini(repositories, tmp_path):
+    models = repositories / "models"
+    local = [
+        "-p",
+        "DATASET",
+        repositories / "complaints.parquet",
+        "-p",
+        "DISTILBERT",
+        models / DISTILBERT / REVISIONS[DISTILBERT],
+    ]
+    local += ["--only", "01_data", "-p", "GPT2", models / GPT2 / REVISIONS[GPT2]]
+    with black_hole() as (endpoint, callers):
+        done, _ = run_all(endpoint, tmp_path, "--prefetch", *local)
+        assert done.returncode == 0, done.stderr
+        assert callers() == 0
+        mini, _ = run_all(endpoint, tmp_path, "--prefetch", "--mini")
+    assert mini.returncode == 2 and "--mini makes its own" in mini.stderr
+
+
+def test_of_a_cache_with_a_hole_nothing_is_taken_for_whole_and_only_the_hole_is_filled(
+    prefetched, repositories, tmp_path
+):
+    shutil.copytree(prefetched[0] / "cache", tmp_path / "cache", symlinks=True)
+    (hole,) = (tmp_path / "cache").glob(f"hub/datasets--*/snapshots/*/{SHARDS[1]}")
+    hole.resolve().unlink()
+    hole.unlink()
+    (gpt2,) = (tmp_path / "cache/hub").glob("models--gpt2")
+    shutil.rmtree(gpt2 / "trees")  # as in a cache that another program has filled, with less
+    next(gpt2.glob("snapshots/*/tokenizer_config.json")).unlink()
+    with black_hole() as (endpoint, _):
+        silent, seconds = run_all(endpoint, tmp_path, "--prefetch")
+    assert silent.returncode == 2 and seconds < (15 if os.getloadavg()[0] <= os.cpu_count() else 30)
+    assert COMPLAINTS in silent.stderr and "no answer within 5 s" in silent.stderr
+    with serving(repositories) as hub:
+        mended, _ = run_all(hub.url, tmp_path, "--prefetch")
+    assert mended.returncode == 0 and {a.path for a in hub.asked if a.route == "file"} == {
+        SHARDS[1],
+        "tokenizer_config.json",
+    }
+
+
+STALLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import helpers
+helpers.HUB_SILENCE = 2
+try:
+    helpers.hub_snapshot("gpt2", sys.argv[2], "model", helpers.MODEL_FILES)
+except ConnectionError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("silent", ["tree", "file"])
+def test_a_download_that_stalls_after_the_hub_has_answered_is_an_error_too(repositories, tmp_path, monkeypatch, silent):
+    answer, patience = stand_in_hub.answer, threading.Event()
+
+    def stalling(route, *rest):
+        return patience.wait(60) and None if route == silent else answer(route, *rest)
+
+    monkeypatch.setattr(stand_in_hub, "answer", stalling)
+    with serving(repositories) as hub:
+        environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1"}
+        command = [sys.executable, "-c", STALLED, ROOT / "notebooks", REVISIONS[GPT2]]
+        started = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        seconds = time.monotonic() - started
+        patience.set()
+    assert "nothing came for 2 s" in done.stdout and "--mini" in done.stdout, done.stderr
+    assert seconds < 20
 
 
 # --- no hub, or not the one that is asked for -------------------------------------------------------------------------
@@ -129,7 +261,7 @@ def test_without_the_hub_the_run_ends_soon_with_the_cause_and_both_ways_out(kind
         if kind == "refuses":
             listener.close()
         done, seconds = run_all(endpoint, tmp_path)
-    assert done.returncode == 1 and seconds < 30
+    assert done.returncode == 1 and seconds < (15 if os.getloadavg()[0] <= os.cpu_count() else 30)
     cause = "Connection refused" if kind == "refuses" else "no answer within 5 s"
     for words in ("FAILED 01_data, cell", COMPLAINTS, cause, "python run_all.py --mini", "-p DATASET path/to/"):
         assert words in done.stderr

@@ -1,7 +1,15 @@
 """Loading, training and scoring on toy checkpoints of a few thousand weights."""
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import helpers
+import modelling
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,22 +20,28 @@ from modelling import (
     count_parameters,
     find_model,
     fit,
+    last_whole_checkpoint,
     load_distilbert,
     load_gpt2,
     load_gpt2_in_4_bits,
     load_gpt2_tokenizer,
+    logged,
     megabytes_by_part,
     predict,
     save_and_reload,
     tokenise,
     training_arguments,
+    training_key,
     with_weights,
 )
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from stand_in_hub import write_distilbert, write_gpt2
-from transformers import AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from driver import guard
+
+ROOT = Path(__file__).parents[1]
 CARD, MORTGAGE = "my credit card was charged a fee", "the escrow on my mortgage was raised"
 
 
@@ -45,10 +59,15 @@ def gpt2(tmp_path_factory):
     return folder
 
 
+def some_letters(number=24):
+    """Return so many letters of five lengths, every other one about a card."""
+    texts = [f"{CARD if i % 2 else MORTGAGE} " * (1 + i % 5) for i in range(number)]
+    return pd.DataFrame({"text": texts, "label": [i % 2 for i in range(number)]})
+
+
 @pytest.fixture
 def letters():
-    texts = [f"{CARD if i % 2 else MORTGAGE} " * (1 + i % 5) for i in range(24)]
-    return pd.DataFrame({"text": texts, "label": [i % 2 for i in range(24)]})
+    return some_letters()
 
 
 # --- which folder may be loaded
@@ -135,20 +154,28 @@ def test_the_unused_copy_of_the_head_is_not_counted(distilbert):
 # --- training
 
 
-def train_adapter(checkpoint, folder, letters, seed=0):
+def train_adapter(checkpoint, folder, letters, seed=0, epochs=2, batch_size=8, dropout=0.0, rate=1e-2, before=None):
+    """Train a tiny adapter; `before` is called with the batch before each pass through the model in training."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     config = LoraConfig(
-        task_type="SEQ_CLS", r=2, target_modules=["q_lin"], modules_to_save=["pre_classifier", "classifier"]
+        task_type="SEQ_CLS",
+        r=2,
+        lora_dropout=dropout,
+        target_modules=["q_lin", "v_lin"],
+        modules_to_save=["pre_classifier", "classifier"],
     )
     model = get_peft_model(load_distilbert(str(checkpoint), "none", seed), config)
+    if before:
+        model.register_forward_pre_hook(lambda m, _, batch: before(batch) if m.training else None, with_kwargs=True)
     tokens = tokenise(letters, tokenizer, 64)
-    log = fit(model, tokenizer, tokens, tokens, training_arguments(folder, 1e-2, 2, 8, seed))
+    log = fit(model, tokenizer, tokens, tokens, training_arguments(folder, rate, epochs, batch_size, seed))
     return model, tokenizer, log
 
 
 def test_training_is_logged_by_epoch_and_the_adapter_comes_back_whole(distilbert, letters, tmp_path):
     model, tokenizer, log = train_adapter(distilbert, tmp_path / "checkpoints", letters)
-    assert list(log) == ["training loss", "validation loss", "accuracy", "f1"] and log.index.tolist() == [1, 2]
+    assert list(log) == ["training loss", "validation loss", "accuracy", "f1", "seconds", "micro-batch"]
+    assert log.index.tolist() == [1, 2] and (log["seconds"] > 0).all() and (log["micro-batch"] == 8).all()
     answers = predict(model, tokenizer, letters["text"], 64)
     fresh = load_distilbert(str(distilbert), "none", seed=9)
     size, reloaded = save_and_reload(model, fresh, tmp_path / "adapter", tmp_path / "checkpoints")
@@ -162,6 +189,7 @@ def test_training_is_logged_by_epoch_and_the_adapter_comes_back_whole(distilbert
 
 def test_the_same_seed_gives_the_same_training_and_another_does_not(distilbert, letters, tmp_path):
     logs = [train_adapter(distilbert, tmp_path / str(i), letters, seed)[2] for i, seed in enumerate((1, 1, 2))]
+    logs = [log.drop(columns="seconds") for log in logs]
     assert logs[0].equals(logs[1])
     assert not logs[0].equals(logs[2])
 
@@ -169,11 +197,11 @@ def test_the_same_seed_gives_the_same_training_and_another_does_not(distilbert, 
 def test_the_log_keeps_whole_epochs_only():
     log = [
         {"epoch": 1, "loss": 0.7},
-        {"epoch": 1, "eval_loss": 0.6, "eval_accuracy": 0.5, "eval_f1": 0.4},
+        {"epoch": 1, "eval_loss": 0.6, "eval_accuracy": 0.5, "eval_f1": 0.4, "seconds": 3.0, "micro_batch": 8},
         {"epoch": 2, "loss": 0.5},
     ]
     assert by_epoch(log).to_dict("index") == {
-        1: {"training loss": 0.7, "validation loss": 0.6, "accuracy": 0.5, "f1": 0.4}
+        1: {"training loss": 0.7, "validation loss": 0.6, "accuracy": 0.5, "f1": 0.4, "seconds": 3.0, "micro-batch": 8}
     }
 
 
@@ -214,3 +242,259 @@ def test_the_same_adapter_sits_on_four_bits_and_on_full_precision(gpt2, letters,
     assert np.allclose(predict(four, tokenizer, letters["text"], 64), answers, atol=1e-6)
     elsewhere = predict(full, tokenizer, letters["text"], 64)
     assert 1e-6 < abs(elsewhere - answers).max() < 0.2  # another body, and yet the same adapter
+
+
+# --- a training that is killed goes on after its last whole epoch (promise 16)
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:4]
+from test_modelling import dying_at, some_letters, train_adapter
+train_adapter(sys.argv[4], Path(sys.argv[5]), some_letters(), epochs=3, dropout=0.3, before=dying_at(int(sys.argv[6])))
+"""
+
+
+def dying_at(number):
+    """Return a function that kills this process, as kill -9 does, when it is called for the so manieth time."""
+    calls = iter(range(1, number + 1))
+    return lambda _: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == number else None
+
+
+def train_three(checkpoint, folder, before=None, **changes):
+    """Train three epochs of three steps, as KILLED does; return the trained weights and the log."""
+    given = {"letters": some_letters(), "epochs": 3, "dropout": 0.3} | changes
+    model, _, log = train_adapter(checkpoint, folder, before=before, **given)
+    return {name: w.detach().clone() for name, w in model.named_parameters() if w.requires_grad}, log
+
+
+def killed_in_pass(number, checkpoint, folder):
+    """Leave in the folder what a training leaves that was killed in that pass through the model."""
+    places = [ROOT, ROOT / "notebooks", ROOT / "tests"]
+    command = [sys.executable, "-c", KILLED, *places, checkpoint, folder, number]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(distilbert, tmp_path_factory):
+    """Return the weights and the log of three epochs, and the folder with their checkpoints."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "checkpoints"
+    return *train_three(distilbert, folder), folder
+
+
+@pytest.fixture(scope="module")
+def left_by_the_killed(distilbert, tmp_path_factory):
+    """Return the folder of a training that was killed in the second step of its second epoch, and a copy of it."""
+    folder = tmp_path_factory.mktemp("killed") / "checkpoints"
+    killed_in_pass(5, distilbert, folder)
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-3"]
+    shutil.copytree(folder, folder.with_name("copy"))
+    return folder
+
+
+@pytest.fixture
+def killed(left_by_the_killed):
+    """Return the folder as the killed training left it."""
+    shutil.rmtree(left_by_the_killed)
+    shutil.copytree(left_by_the_killed.with_name("copy"), left_by_the_killed)
+    return left_by_the_killed
+
+
+def same(one, other):
+    """Check that two trainings ended with the same weights, bit for bit, and the same log but for the time."""
+    assert one[0].keys() == other[0].keys() and len(one[0]) > 8
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+    assert one[1].drop(columns="seconds").equals(other[1].drop(columns="seconds"))
+
+
+def test_a_training_killed_in_epoch_2_goes_on_after_epoch_1_and_ends_with_the_same_weights(
+    distilbert, undisturbed, killed, capsys
+):
+    first = logged(killed / "checkpoint-3")["log_history"][-1]["seconds"]
+    passes = []
+    resumed = train_three(distilbert, killed, before=passes.append)
+    assert "Going on after epoch 1, whose checkpoint is whole." in capsys.readouterr().out
+    assert len(passes) == 6  # the steps of epochs 2 and 3
+    same(resumed, undisturbed)
+    assert resumed[1]["seconds"].tolist()[0] == first  # epoch 1 took what it took in the run that was killed
+
+
+def test_a_training_killed_after_its_last_epoch_is_not_done_again(distilbert, undisturbed, capsys):
+    passes = []
+    again = train_three(distilbert, undisturbed[2], before=passes.append)
+    assert passes == [] and "Going on after epoch 3" in capsys.readouterr().out
+    same(again, undisturbed)
+    assert again[1].equals(undisturbed[1])
+
+
+def cut(path):
+    """Cut the file's second half off."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    """Flip one bit in the middle of the file, its size and times kept."""
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+HURT = {
+    "weights cut": ("adapter_model.safetensors", cut),
+    "one bit of the optimiser": ("optimizer.pt", flip),
+    "random state lost": ("rng_state.pth", Path.unlink),
+    "no seal: killed while saving": ("seal.json", Path.unlink),
+    "half a seal": ("seal.json", cut),
+}
+
+
+@pytest.mark.parametrize("file, hurt", HURT.values(), ids=HURT.keys())
+def test_a_checkpoint_that_is_not_whole_is_removed_and_the_one_before_used(
+    distilbert, undisturbed, tmp_path, file, hurt, capsys
+):
+    folder = tmp_path / "checkpoints"
+    train_three(distilbert, folder)
+    hurt(folder / "checkpoint-9" / file)
+    hurt(folder / "checkpoint-6" / file)
+    capsys.readouterr()
+    same(train_three(distilbert, folder), undisturbed)
+    assert "Going on after epoch 1" in capsys.readouterr().out
+
+
+def test_a_whole_checkpoint_is_of_no_use_when_the_best_one_before_it_is_damaged(distilbert, undisturbed, tmp_path):
+    folder = tmp_path / "checkpoints"
+    train_three(distilbert, folder)
+    key = json.loads((folder / "checkpoint-9/seal.json").read_text())["key"]
+    best = Path(logged(folder / "checkpoint-9")["best_model_checkpoint"])
+    assert best.name != "checkpoint-9" and last_whole_checkpoint(folder, key) == folder / "checkpoint-9"
+    flip(best / "adapter_model.safetensors")
+    found = last_whole_checkpoint(folder, key)
+    assert found is None or logged(found)["best_model_checkpoint"] != str(best)
+    same(train_three(distilbert, folder), undisturbed)
+
+
+def test_the_drivers_sweep_takes_a_half_written_seal_and_leaves_whole_checkpoints(killed):
+    (killed / "checkpoint-3/.seal.999999999.tmp.json").write_text('{"key"')
+    guard.sweep(killed.parent)
+    assert last_whole_checkpoint(killed, json.loads((killed / "checkpoint-3/seal.json").read_text())["key"])
+
+
+FOREIGN = {
+    "another seed": {"seed": 1},
+    "another rate": {"rate": 2e-2},
+    "more epochs": {"epochs": 4},
+    "another dropout": {"dropout": 0.1},
+    "another batch": {"batch_size": 12},
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_checkpoint_of_another_training_is_never_used(distilbert, killed, change, capsys):
+    train_three(distilbert, killed, **change)
+    assert "Going on" not in capsys.readouterr().out
+
+
+def key_of(checkpoint, folder, letters, monkeypatch):
+    """Return the key of a training that is not carried out."""
+    monkeypatch.setattr(modelling, "train_whole", lambda trainer: keys.append(training_key(trainer, "page")) or [LINE])
+    keys = []
+    train_adapter(checkpoint, folder, letters)
+    return keys[0]
+
+
+LINE = {"epoch": 1, "loss": 1, "eval_loss": 1, "eval_accuracy": 1, "eval_f1": 1, "seconds": 1, "micro_batch": 1}
+
+
+def test_the_key_knows_data_frozen_weights_code_and_versions(distilbert, letters, tmp_path, monkeypatch):
+    def key(checkpoint=distilbert, rows=letters):
+        return key_of(checkpoint, tmp_path / "checkpoints", rows, monkeypatch)
+
+    plain = key()
+    assert plain == key()
+    assert plain != key(rows=letters.assign(label=1 - letters["label"]))
+    assert plain != key(rows=letters.assign(text=letters["text"] + " fee"))
+    shutil.copytree(distilbert, tmp_path / "other" / distilbert.name)
+    model = AutoModelForMaskedLM.from_pretrained(distilbert)
+    model.distilbert.embeddings.word_embeddings.weight.data[0, 0] += 1
+    model.save_pretrained(tmp_path / "other" / distilbert.name)
+    assert plain != key(tmp_path / "other" / distilbert.name)
+    with monkeypatch.context() as patch:
+        patch.setattr(modelling.importlib.metadata, "version", lambda package: "0")
+        assert plain != key()
+    with monkeypatch.context() as patch:
+        patch.setattr(helpers, "__file__", __file__)
+        assert plain != key()
+
+
+# --- out of memory (promise 22), simulated: what a card with a small memory would say
+
+
+def small_memory(letters, after=0):
+    """Return a function that raises CUDA's error for a batch of more letters, once so many have passed; it notes sizes."""
+
+    def check(batch):
+        sizes.append(len(batch["input_ids"]))
+        if sizes[-1] > letters and len(sizes) > after:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    sizes = check.sizes = []
+    return check
+
+
+def near(one, other):
+    """Check that two trainings ended with the same weights but for rounding."""
+    for name in one[0]:
+        assert torch.allclose(one[0][name], other[0][name], atol=1e-5, rtol=1e-4), name
+    assert np.allclose(one[1][["training loss", "f1"]], other[1][["training loss", "f1"]], atol=1e-5)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_the_training_ends_as_it_would_have(distilbert, tmp_path, capsys):
+    settings = {"dropout": 0, "letters": some_letters(28)}  # the last step of an epoch has four letters
+    large = train_three(distilbert, tmp_path / "large", **settings)
+    memory = small_memory(3, after=2)  # the weights have moved by then
+    small = train_three(distilbert, tmp_path / "small", before=memory, **settings)
+    assert memory.sizes[:5] == [8, 8, 8, 4, 2] and max(memory.sizes[4:]) == 2
+    assert "going on with 2 letters at a time" in capsys.readouterr().out
+    assert small[1]["micro-batch"].tolist() == [2, 2, 2] and large[1]["micro-batch"].tolist() == [8, 8, 8]
+    near(small, large)
+
+
+def test_steps_of_uneven_passes_weigh_every_letter_alike(gpt2, tmp_path):
+    letters = some_letters(22)  # steps of 8, 8 and 6: the last is 4 and 2 at a time
+
+    def trained(memory):
+        tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
+        config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+        model = get_peft_model(load_gpt2(str(gpt2), "none", 0, tokenizer.pad_token_id), config)
+        model.register_forward_pre_hook(lambda m, _, b: memory(b) if m.training else None, with_kwargs=True)
+        arguments = training_arguments(tmp_path / str(len(list(tmp_path.iterdir()))), 1e-3, 2, 8, 0)
+        arguments.max_grad_norm = 0  # clipping would hide a gradient that is too large
+        arguments.optim = "sgd"  # and so would Adam
+        tokens = tokenise(letters, tokenizer, 64)
+        log = fit(model, tokenizer, tokens, tokens, arguments)
+        return {name: w.detach() for name, w in model.named_parameters() if w.requires_grad}, log
+
+    near(trained(small_memory(4)), trained(small_memory(8)))
+
+
+def test_out_of_memory_in_epoch_2_goes_on_after_epoch_1(distilbert, tmp_path, capsys):
+    log = train_three(distilbert, tmp_path, before=small_memory(4, after=4))[1]
+    assert log["micro-batch"].tolist() == [8, 4, 4]
+    said = capsys.readouterr().out
+    assert "going on with 4 letters" in said and "Going on after epoch 1" in said
+
+
+def test_out_of_memory_with_one_letter_is_an_error_with_a_mend(distilbert, tmp_path):
+    with pytest.raises(torch.OutOfMemoryError, match=r"one letter at a time \(CUDA out of memory.*-p MAX_TOKENS 256"):
+        train_three(distilbert, tmp_path, before=small_memory(0))
+
+
+def test_a_killed_training_of_few_letters_at_a_time_goes_on_with_as_few(distilbert, tmp_path):
+    train_three(distilbert, tmp_path, before=small_memory(4))
+    for step in (6, 9):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}")
+    memory = small_memory(4)
+    log = train_three(distilbert, tmp_path, before=memory)[1]
+    assert max(memory.sizes) == 4 and log["micro-batch"].tolist() == [4, 4, 4]

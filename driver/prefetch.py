@@ -1,0 +1,63 @@
+"""--prefetch: the data and models of the full study into the hub's cache; runs then need no network.
+
+In a process of its own: a download that has stalled cannot be told to stop.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from driver import Refused, guard
+from driver.parameters import SOURCES
+
+
+def wanted(values: dict[str, dict], root: Path) -> list[tuple[str, str, str, str]]:
+    """Return (kind, repository, revision, config) of each data set and model that the values name on the hub."""
+    found = set()
+    for given in values.values():
+        for name in SOURCES:
+            if name in given and not (root / given[name]).exists():
+                kind, prefix = ("dataset", "") if name == "DATASET" else ("model", f"{name}_")
+                found.add((kind, given[name], given[f"{prefix}REVISION"], given.get("CONFIG", "")))
+    return sorted(found)
+
+
+def fetch(values: dict[str, dict], root: Path) -> None:
+    """Download what the values name on the hub, and print where it is; Refused when the hub does not serve it."""
+    os.environ[guard.MARK] = mark = f"prefetch {os.getpid()}"
+    guard.stop_on_signals(mark)
+    command = [sys.executable, "-m", "driver.prefetch", json.dumps(wanted(values, root))]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Refused(f"the download ended with exit status {done.returncode}.")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if isinstance(answer, str):
+        raise Refused(answer)
+    for line in answer:
+        print(line)
+    print("A full run now needs no network.")
+
+
+def main(wanted: list[list[str]]) -> None:
+    """Print, as JSON, a line about each download, or the text of the error that stopped one of them."""
+    sys.path.insert(0, "notebooks")
+    from helpers import MODEL_FILES, data_pattern, hub_snapshot
+
+    answer = []
+    try:
+        for kind, repository, revision, config in wanted:
+            patterns = [data_pattern(config)] if kind == "dataset" else MODEL_FILES
+            folder = hub_snapshot(repository, revision, kind, patterns)
+            files = [file for pattern in patterns for file in folder.glob(pattern)]
+            size = sum(file.stat().st_size for file in files) / 1e6
+            answer.append(f"{repository}: {len(files)} files, {size:,.1f} MB in {folder}")
+    except (OSError, ValueError) as error:
+        answer = str(error)
+    print(json.dumps(answer), flush=True)
+    os._exit(0)  # without waiting for a download that has stalled
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
