@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import bitsandbytes as bnb
+import evaluate
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from helpers import LABELS, check_hub, place, score
 from peft import PeftModel
 from transformers import (
@@ -164,18 +165,32 @@ def training_arguments(
     )
 
 
+class ComplaintScores(evaluate.Metric):
+    """The scores of every page as evaluate's metric, which the Trainer reports after each epoch; nothing is downloaded."""
+
+    def _info(self):
+        features = Features({"predictions": Value("int64"), "references": Value("int64")})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="ids", features=features)
+
+    def _compute(self, predictions, references):
+        return score(references, predictions)
+
+
 def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: TrainingArguments) -> pd.DataFrame:
     """Train what is not frozen, leave the model at its best epoch by validation F1, and return the log by epoch."""
     model.save_pretrained = partial(
         model.save_pretrained, save_embedding_layers=False
     )  # or peft asks the hub about them
+    scores = ComplaintScores(keep_in_memory=True)
     trainer = Trainer(
         model,
         arguments,
         DataCollatorWithPadding(tokenizer),
         train,
         validation,
-        compute_metrics=lambda output: score(output.label_ids, output.predictions.argmax(axis=1)),
+        compute_metrics=lambda output: scores.compute(
+            references=output.label_ids, predictions=output.predictions.argmax(axis=1)
+        ),
     )
     trainer.train()
     return by_epoch(trainer.state.log_history)
