@@ -20,15 +20,14 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import evaluate
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import psutil
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import seaborn as sns
-from datasets import Features, Value, load_dataset
 from huggingface_hub import get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import tqdm
@@ -46,7 +45,7 @@ from statsmodels.stats.proportion import proportion_confint
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("Mortgage", "Credit card or prepaid card")  # a label's place is its id; id 1 is the positive class
 ID, COMPANY_COLUMN, PRODUCT, NARRATIVE = "Complaint ID", "Company", "Product", "Consumer complaint narrative"
-COLUMNS = {ID: "int64", COMPANY_COLUMN: "string", PRODUCT: "string", NARRATIVE: "string"}
+COLUMNS = {ID: pa.int64(), COMPANY_COLUMN: pa.string(), PRODUCT: pa.string(), NARRATIVE: pa.string()}
 METRICS = ("accuracy", "precision", "recall", "f1")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
 HUB_SECONDS = 5  # how long the hub may take to answer before we say that it does not
@@ -408,39 +407,42 @@ def check_columns(path: Path) -> None:
         raise ValueError(f"DATASET {path} lacks the column(s) {missing}; it has {found}: {mend}.")
 
 
-def load_complaints(dataset: str, config: str, revision: str) -> Iterator[pd.DataFrame]:
-    """Yield the source's rows (id, company, product, narrative) in tables of up to 50,000, so that memory stays small.
+def read_parquet(files: list[Path]) -> Iterator[pa.RecordBatch]:
+    """Yield the files' rows in order, the four columns alone; a few row groups are in memory at a time."""
+    lean = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
+    rows = ds.dataset(list(map(str, files)), format=lean)
+    batches = rows.to_batches(columns=list(COLUMNS), batch_size=10_000, batch_readahead=4, fragment_readahead=1)
+    yield from (batch.cast(pa.schema(COLUMNS)) for batch in batches)
 
-    `dataset` is a hub id, read at the pinned config and revision, or a local CSV or Parquet file, read in place.
+
+def read_csv(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the file's rows in order, the four columns alone, 10,000 at a time."""
+    kinds = {name: kind.to_pandas_dtype() for name, kind in COLUMNS.items()}
+    with pd.read_csv(path, usecols=list(COLUMNS), dtype=kinds, chunksize=10_000) as parts:
+        yield from (pa.RecordBatch.from_pandas(part, pa.schema(COLUMNS), preserve_index=False) for part in parts)
+
+
+def load_complaints(dataset: str, config: str, revision: str) -> Iterator[pa.RecordBatch]:
+    """Yield the source's rows (id, company, product, narrative) in Arrow batches of up to 10,000, so that memory stays small.
+
+    `dataset` is a hub id, read at the pinned config and revision, or a local CSV or Parquet file. Both are read in place.
     """
-    features = Features({name: Value(kind) for name, kind in COLUMNS.items()})
+    path = place(dataset)
     if is_data_file(dataset):
-        path = place(dataset)
         check_columns(path)
-        kind, only = ("csv", "usecols") if path.suffix.lower() == ".csv" else ("parquet", "columns")
-        rows = load_dataset(
-            kind, data_files=str(path), split="train", streaming=True, features=features, **{only: list(COLUMNS)}
-        )
+        rows = read_csv(path) if path.suffix.lower() == ".csv" else read_parquet([path])
     else:
-        path, pattern = dataset, data_pattern(config)
+        pattern = data_pattern(config)
         files = sorted(hub_snapshot(dataset, revision, "dataset", [pattern]).glob(pattern))
         if not files:
             raise ValueError(f"DATASET {dataset} at {revision} has no {pattern}: pass another one, -p CONFIG NAME.")
-        rows = load_dataset(
-            "parquet",
-            data_files=[str(file) for file in files],
-            split="train",
-            streaming=True,
-            features=features,
-            columns=list(COLUMNS),
-        )
+        rows = read_parquet(files)
     try:
-        for part in rows.with_format("arrow").iter(batch_size=50_000):
-            yield part.select(list(COLUMNS)).to_pandas()
+        yield from rows
     except UnicodeDecodeError as error:
-        raise ValueError(f"DATASET {path} is not UTF-8 text ({error}): save it as UTF-8.") from None
-    except (pa.ArrowInvalid, pd.errors.ParserError, OSError, ValueError) as error:
-        raise ValueError(f"DATASET {path} cannot be read to its end, it may be truncated ({error}).") from None
+        raise ValueError(f"DATASET {dataset} is not UTF-8 text ({error}): save it as UTF-8.") from None
+    except (pa.ArrowException, pd.errors.ParserError, OSError, ValueError) as error:
+        raise ValueError(f"DATASET {dataset} cannot be read to its end, it may be truncated ({error}).") from None
 
 
 def encode_labels(products: pd.Series) -> pd.Series:
@@ -469,7 +471,7 @@ def other_complaints(path: str, known: list[str]) -> pd.DataFrame:
 
     The file has the raw schema. It prints how many rows it holds and how many letters are left.
     """
-    rows = pd.concat(load_complaints(path, "", ""), ignore_index=True)
+    rows = pa.Table.from_batches(load_complaints(path, "", "")).to_pandas()
     letters = rows[rows[PRODUCT].isin(LABELS) & (rows[NARRATIVE].fillna("").str.strip() != "")]
     letters = letters.rename(columns={ID: "id", NARRATIVE: "text"}).reset_index(drop=True)
     letters["label"] = encode_labels(letters[PRODUCT])
@@ -512,26 +514,6 @@ def near_copies(texts: list[str], threshold: float = 0.5) -> list[tuple[int, int
 # --- scores and floors: taught in 02 ----------------------------------------------------------------------------------
 
 
-class ComplaintScores(evaluate.Metric):
-    """Accuracy, precision, recall and F1 of the positive class, and macro-F1, over scikit-learn; nothing is downloaded."""
-
-    def _info(self):
-        features = Features({"predictions": Value("int64"), "references": Value("int64")})
-        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="ids", features=features)
-
-    def _compute(self, predictions, references):
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            references, predictions, average="binary", pos_label=1, zero_division=0.0
-        )
-        return {
-            "accuracy": accuracy_score(references, predictions),
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "macro_f1": f1_score(references, predictions, average="macro", zero_division=0.0),
-        }
-
-
 def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
     """Return how many test texts are in the training texts too: exactly, once normalised, or nearly."""
     known, first = {normalise(text) for text in train_texts}, len(train_texts)
@@ -545,7 +527,16 @@ def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
 
 def score(labels, predictions) -> dict:
     """Return accuracy, precision, recall, f1 and macro_f1 of the predicted ids, each 0 to 1."""
-    return ComplaintScores(keep_in_memory=True).compute(references=list(labels), predictions=list(predictions))
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predictions, average="binary", pos_label=1, zero_division=0.0
+    )
+    return {
+        "accuracy": accuracy_score(labels, predictions),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "macro_f1": f1_score(labels, predictions, average="macro", zero_division=0.0),
+    }
 
 
 def scores_of_counts(tp, fp, fn, tn) -> dict:

@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import bitsandbytes as bnb
+import evaluate
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from helpers import LABELS, MODEL_FILES, PACKAGES, hub_snapshot, megabytes, place, score, sha256, write_whole
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
@@ -180,6 +181,17 @@ def training_arguments(
     )
 
 
+class ComplaintScores(evaluate.Metric):
+    """The scores of every page as evaluate's metric, which the Trainer reports after each epoch; nothing is downloaded."""
+
+    def _info(self):
+        features = Features({"predictions": Value("int64"), "references": Value("int64")})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="ids", features=features)
+
+    def _compute(self, predictions, references):
+        return score(references, predictions)
+
+
 def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: TrainingArguments) -> pd.DataFrame:
     """Train what is not frozen, leave the model at its best epoch by validation F1, and return the log by epoch.
 
@@ -187,13 +199,16 @@ def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: Traini
     """
     if isinstance(model, PeftModel):  # or it asks the hub about the embeddings
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    scores = ComplaintScores(keep_in_memory=True)
     trainer = Trainer(
         model,
         arguments,
         DataCollatorWithPadding(tokenizer),
         train,
         validation,
-        compute_metrics=lambda output: score(output.label_ids, output.predictions.argmax(axis=1)),
+        compute_metrics=lambda output: scores.compute(
+            references=output.label_ids, predictions=output.predictions.argmax(axis=1)
+        ),
     )
     return by_epoch(train_whole(trainer))
 

@@ -6,6 +6,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from helpers import (
     COLUMNS,
@@ -55,7 +56,7 @@ def complaints():
 
 
 def load(path):
-    return pd.concat(load_complaints(str(path), "has-text", "none"), ignore_index=True)
+    return pa.Table.from_batches(load_complaints(str(path), "has-text", "none")).to_pandas()
 
 
 # --- the data source
@@ -69,6 +70,16 @@ def test_a_local_file_gives_the_four_columns_whatever_its_format(complaints, tmp
     assert list(found) == list(COLUMNS)
     assert found[ID].tolist() == [1, 2, 3]
     assert found[NARRATIVE].isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_file_of_many_parts_comes_in_order_and_a_few_rows_at_a_time(complaints, tmp_path, suffix):
+    path = tmp_path / f"rows.{suffix}"
+    many = pd.concat([complaints] * 9_000).assign(**{ID: range(27_000)})
+    many.to_csv(path, index=False) if suffix == "csv" else many.to_parquet(path, row_group_size=1_001)
+    parts = list(load_complaints(str(path), "has-text", "none"))
+    assert max(part.num_rows for part in parts) <= 10_000
+    assert pa.Table.from_batches(parts)[ID].to_pylist() == list(range(27_000))
 
 
 def test_a_missing_file_is_named(tmp_path):

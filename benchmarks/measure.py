@@ -1,0 +1,136 @@
+"""How figures are taken and told: runs side by side in processes of their own, their ratios, and the machine they ran on."""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "pyarrow", "pandas", "numpy")
+
+
+def in_child(function: str, **given) -> dict:
+    """Call module:function(**given) in a new process; return its dict, with the peak memory in MB and all its seconds."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "notebooks")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "true"}
+    command = [sys.executable, "-m", "benchmarks.measure", function, json.dumps(given, default=str)]
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{function} {given} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+    return {**json.loads(done.stdout.splitlines()[-1]), "process_seconds": time.perf_counter() - started}
+
+
+def child(function: str, given: str) -> None:
+    """Print, as JSON on the last line, what the function returns and this process's peak memory."""
+    from helpers import peak_memory_mb
+
+    module, name = function.split(":")
+    found = getattr(importlib.import_module(module), name)(**json.loads(given))
+    memory = peak_memory_mb()
+    print(json.dumps(found | {"peak_mb": memory["cuda"] or memory["host"]}))
+
+
+def side_by_side(name: str, sides: dict[str, Callable[[], dict]], repeats: int) -> dict[str, list[dict]]:
+    """Run all sides in turn, that many times, and say so while it goes; return each side's dicts in order."""
+    found = {side: [] for side in sides}
+    for repeat in range(1, repeats + 1):
+        for side, measure in sides.items():
+            print(f"  {name}: {side}, {repeat} of {repeats} … ", end="", flush=True)
+            started = time.perf_counter()
+            found[side].append(measure())
+            print(f"{time.perf_counter() - started:.1f} s", flush=True)
+    return found
+
+
+def figure(name: str, unit: str, other: list[float], series: list[float], more_is_better: bool, note: str = "") -> dict:
+    """Return one line of the table: both sides' medians, and how many times better the series is.
+
+    The ratio is the median of the ratios of runs that followed each other; its spread is their least and greatest.
+    """
+    ratios = [(s / o if more_is_better else o / s) for o, s in zip(other, series, strict=True)]
+    return {
+        "name": name,
+        "unit": unit,
+        "other": statistics.median(other),
+        "series": statistics.median(series),
+        "ratio": statistics.median(ratios),
+        "spread": [min(ratios), max(ratios)],
+        "note": note,
+    }
+
+
+def alone(name: str, unit: str, values: list[float], note: str = "") -> dict:
+    """Return one line of the table for what the series is not compared in: the median and the spread of its values."""
+    return {
+        "name": name,
+        "unit": unit,
+        "series": statistics.median(values),
+        "spread": [min(values), max(values)],
+        "note": note,
+    }
+
+
+def machine() -> dict:
+    """Return what the figures depend on: processor, cores, memory, threads, device, versions, and the code's commit."""
+    seen = in_child("benchmarks.measure:torch_sees")
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return {
+        "processor": processor(),
+        "cores": psutil.cpu_count(logical=False),
+        "threads": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_at_start": round(psutil.getloadavg()[0], 2),
+        **{name: seen[name] for name in ("torch_threads", "device", "precision")},
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+        "commit": commit.stdout.strip(),
+    }
+
+
+def processor() -> str:
+    """Return the processor's name as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def torch_sees() -> dict:
+    """Return torch's threads, its device, and the precision in which the series trains there."""
+    import torch
+    from modelling import device_and_precision
+
+    device, precision = device_and_precision()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    return {"torch_threads": torch.get_num_threads(), "device": name, "precision": str(precision).partition(".")[2]}
+
+
+def shown(value: float) -> str:
+    """Return the number with three digits that count, or all its digits before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def table(figures: list[dict]) -> str:
+    """Return the figures as aligned lines; a lower bound on a ratio is shown as one."""
+    lines = [f"{'':46}{'other':>12}{'series':>12}  {'unit':12}{'ratio':>9}  min..max"]
+    for line in figures:
+        other = shown(line["other"]) if "other" in line else ""
+        ratio = line.get("bound", "") + f"{shown(line['ratio'])} x" if "ratio" in line else ""
+        low, high = map(shown, line["spread"])
+        text = f"{line['name']:46}{other:>12}{shown(line['series']):>12}  {line['unit']:12}{ratio:>9}  {low}..{high}"
+        lines.append(text + (f"  {line['note']}" if line["note"] else ""))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:])

@@ -1,0 +1,117 @@
+"""The original study's recipe, written down apart from the series: what it is measured against.
+
+Every text is padded to the longest that the model reads, training is in 32 bits, and the body's dropout stays as the
+checkpoint has it. Attention is left to transformers, as the study left it: today that is torch's fused attention, which
+dropout keeps off its fast path. QLoRA computes in bfloat16 as the study did, but in 32 bits where the hardware has none.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset, load_dataset
+from modelling import device_and_precision
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    TrainingArguments,
+    set_seed,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One of the study's three trainings."""
+
+    rank: int
+    alpha: int
+    targets: tuple[str, ...]
+    max_tokens: int
+    batch_size: int
+    accumulation: int
+    epochs: int
+    four_bits: bool = False
+
+
+GPT2_LAYERS = ("c_attn", "c_proj", "c_fc")
+RECIPES = {
+    "distilbert_lora": Recipe(8, 16, ("q_lin", "k_lin", "v_lin", "out_lin"), 512, 16, 4, 11),
+    "gpt2_lora": Recipe(6, 32, GPT2_LAYERS, 1024, 8, 4, 10),
+    "gpt2_qlora": Recipe(6, 32, GPT2_LAYERS, 1024, 8, 4, 10, four_bits=True),
+}
+
+
+def load(kind: str, checkpoint: str, seed: int = 42):
+    """Return the study's model with its adapter, and its tokenizer."""
+    recipe = RECIPES[kind]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    if kind.startswith("gpt2"):
+        tokenizer.pad_token = tokenizer.eos_token
+    quantization = None
+    if recipe.four_bits:
+        _, precision = device_and_precision()
+        computing = torch.float32 if precision == torch.float32 else torch.bfloat16
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=computing,
+            llm_int8_skip_modules=["score"],
+        )
+    set_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint,
+        num_labels=2,
+        dtype=torch.float32,
+        quantization_config=quantization,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    if recipe.four_bits:
+        model = prepare_model_for_kbit_training(model)  # gradient checkpointing included
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=0.1,
+        target_modules=list(recipe.targets),
+        fan_in_fan_out=kind == "gpt2_lora",
+    )
+    return get_peft_model(model, config), tokenizer
+
+
+def tokenise(table, tokenizer, max_tokens: int) -> Dataset:
+    """Return the texts as token ids, every one of them filled up to max_tokens."""
+    tokens = tokenizer(table["text"].tolist(), truncation=True, padding="max_length", max_length=max_tokens)
+    return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
+
+
+def training_arguments(kind: str, folder: Path, seed: int = 42) -> TrainingArguments:
+    """Return the study's settings of a training."""
+    recipe = RECIPES[kind]
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        learning_rate=2e-5,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulation,
+        gradient_checkpointing=recipe.four_bits,
+        optim="adamw_torch",
+        weight_decay=0.01,
+        label_names=["labels"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none",
+    )
+
+
+def select(path: str, company: str, products: tuple[str, ...]) -> Dataset:
+    """Return the study's rows of a Parquet file: all columns are loaded, a Python function looks at every row."""
+    rows = load_dataset("parquet", data_files=path, split="train")
+    return rows.filter(
+        lambda row: (
+            row["Company"] == company and row["Product"] in products and row["Consumer complaint narrative"] is not None
+        )
+    )
