@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,7 @@ from modelling import (
     training_arguments,
     training_key,
 )
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from stand_in_hub import write_distilbert, write_gpt2
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -93,6 +94,40 @@ def test_a_folder_that_is_no_checkpoint_or_not_there_is_refused(tmp_path):
         find_model(str(tmp_path), "none", "gpt2")
     with pytest.raises(FileNotFoundError, match="not a folder"):
         find_model(str(tmp_path / "nowhere"), "none", "gpt2")
+
+
+class Bomb:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_weights_offered_as_a_pickle_are_refused_and_nothing_in_them_is_executed(distilbert, tmp_path):
+    folder, trace = tmp_path / "bomb", tmp_path / "executed"
+    shutil.copytree(distilbert, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(trace)))
+    with pytest.raises(ValueError, match=r"no weights in a \.safetensors file.*may hold code and is never loaded"):
+        find_model(str(folder), "none", "distilbert")
+    with pytest.raises(OSError, match="safetensors"):
+        load_distilbert(str(folder), "none", 0)
+    assert not trace.exists()
+    pickle.loads((folder / "pytorch_model.bin").read_bytes())
+    assert trace.exists()  # it would have been
+
+
+def test_an_adapter_offered_as_a_pickle_is_refused_and_nothing_in_it_is_executed(distilbert, letters, tmp_path):
+    model, *_ = train_adapter(distilbert, tmp_path / "checkpoints", letters, epochs=1)
+    model.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter/adapter_model.safetensors").unlink()
+    (tmp_path / "adapter/adapter_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    with pytest.raises(pickle.UnpicklingError):
+        PeftModel.from_pretrained(load_distilbert(str(distilbert), "none", 0), tmp_path / "adapter")
+    assert not (tmp_path / "executed").exists()
 
 
 # --- what loading promises
