@@ -314,6 +314,22 @@ def test_a_training_killed_in_epoch_2_goes_on_after_epoch_1_and_ends_with_the_sa
     assert resumed[1]["seconds"].tolist()[0] == first  # epoch 1 took what it took in the run that was killed
 
 
+def test_a_training_in_four_bits_goes_on_too(gpt2, tmp_path, capsys):
+    def trained():
+        tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
+        config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn", "c_fc"], lora_dropout=0.3)
+        model = get_peft_model(load_gpt2_in_4_bits(str(gpt2), "none", 0, tokenizer.pad_token_id), config)
+        tokens = tokenise(some_letters(), tokenizer, 64)
+        log = fit(model, tokenizer, tokens, tokens, training_arguments(tmp_path, 1e-2, 3, 8, 0))
+        return {name: w.detach() for name, w in model.named_parameters() if w.requires_grad}, log
+
+    whole = trained()
+    for step in (6, 9):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}")
+    same(trained(), whole)
+    assert "Going on after epoch 1" in capsys.readouterr().out
+
+
 def test_a_training_killed_after_its_last_epoch_is_not_done_again(distilbert, undisturbed, capsys):
     passes = []
     again = train_three(distilbert, undisturbed[2], before=passes.append)
