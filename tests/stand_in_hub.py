@@ -55,9 +55,11 @@ class Asked(NamedTuple):
 # --- what it serves: TARGET/models/NAME/REVISION/… and TARGET/datasets/NAME/REVISION/… --------------------------------
 
 
-def write_repositories(target: Path) -> Path:
-    """Return the folder, filled with the two checkpoints and the data set that the study pins."""
+def write_repositories(target: Path, opening: str = "") -> Path:
+    """Return the folder, filled with the two checkpoints and the data set that the study pins; so begin its letters."""
     rows = pq.read_table(write_complaints(target / "complaints.parquet"))
+    letters = pc.binary_join_element_wise(opening, rows[NARRATIVE], "")
+    rows = rows.set_column(rows.schema.get_field_index(NARRATIVE), rows.schema.field(NARRATIVE), letters)
     told = rows.filter(pc.field(NARRATIVE).is_valid())
     texts = told[NARRATIVE].to_pylist()
     write_mirror(target / "datasets" / COMPLAINTS / REVISIONS[COMPLAINTS], rows, told)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import helpers
+import nbformat
 import pytest
 import stand_in_hub
 from helpers import check_hub, load_complaints
@@ -31,6 +32,7 @@ SHORT = {
 }  # values only: the code is that of a full run
 SHARDS = [f"has-text/train-{i:05d}-of-00003.parquet" for i in range(3)]
 NOWHERE = "f" * 40
+HOSTILE = "=cmd|'/c calc'!A1 <script>alert(1)</script> <img src=x onerror=alert(1)> $\\LaTeX$ **bold** "
 
 
 def run_all(endpoint: str, folder: Path, *arguments) -> tuple[subprocess.CompletedProcess, float]:
@@ -45,8 +47,8 @@ def run_all(endpoint: str, folder: Path, *arguments) -> tuple[subprocess.Complet
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory):
-    """Return the folder of the three repositories."""
-    return write_repositories(tmp_path_factory.mktemp("hub"))
+    """Return the folder of the three repositories, in which every letter begins with markup and a formula."""
+    return write_repositories(tmp_path_factory.mktemp("hub"), HOSTILE)
 
 
 @pytest.fixture
@@ -148,7 +150,7 @@ def test_all_six_notebooks_run_and_the_results_name_the_hubs_data_and_models(ful
     assert [result["models"] for result in results.values()] == [both, [], both[:1], both[1:], both[1:], both]
     assert results["01_data"]["parameters"]["REVISION"] == REVISIONS[COMPLAINTS]
     assert results["03_distilbert_lora"]["parameters"]["MODEL_REVISION"] == REVISIONS[DISTILBERT]
-    assert len(results["06_comparing"]["test"]) == 8 and str(out / "plots/barplot_perfmetrics.png") in printed
+    assert len(results["06_comparing"]["test"]) == 9 and str(out / "plots/barplot_perfmetrics.png") in printed
 
 
 def test_only_the_pinned_revisions_are_asked_for(asked):
@@ -163,6 +165,16 @@ def test_each_file_is_fetched_once_and_weights_are_never_a_pickle(asked):
     weights = {(DISTILBERT, "model.safetensors"), (GPT2, "model.safetensors")}
     assert heavy == weights | {(COMPLAINTS, shard) for shard in SHARDS}
     assert not [request for request in asked if request.path.endswith(".bin")]
+
+
+def test_markup_and_formulas_in_letters_are_shown_as_they_are_and_rendered_nowhere(full_run):
+    out, _ = full_run
+    pages = [nbformat.read(out / f"executed/{name}.ipynb", 4) for name in NAMES]
+    outputs = [output for page in pages for cell in page.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert printed.count("<script>alert(1)</script>") > 2 and "$\\LaTeX$" in printed  # plain text, which viewers escape
+    rich = [text for output in outputs for kind, text in output.get("data", {}).items() if kind != "image/png"]
+    assert rich and not [text for text in rich if "LaTeX" in text or "alert" in text or "=cmd" in text]
 
 
 # --- offline (promise 19) ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -34,7 +35,7 @@ from modelling import (
     training_key,
     with_weights,
 )
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from stand_in_hub import write_distilbert, write_gpt2
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -95,6 +96,40 @@ def test_a_folder_that_is_no_checkpoint_or_not_there_is_refused(tmp_path):
         find_model(str(tmp_path), "none", "gpt2")
     with pytest.raises(FileNotFoundError, match="not a folder"):
         find_model(str(tmp_path / "nowhere"), "none", "gpt2")
+
+
+class Bomb:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_weights_offered_as_a_pickle_are_refused_and_nothing_in_them_is_executed(distilbert, tmp_path):
+    folder, trace = tmp_path / "bomb", tmp_path / "executed"
+    shutil.copytree(distilbert, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(trace)))
+    with pytest.raises(ValueError, match=r"no weights in a \.safetensors file.*may hold code and is never loaded"):
+        find_model(str(folder), "none", "distilbert")
+    with pytest.raises(OSError, match="safetensors"):
+        load_distilbert(str(folder), "none", 0)
+    assert not trace.exists()
+    pickle.loads((folder / "pytorch_model.bin").read_bytes())
+    assert trace.exists()  # it would have been
+
+
+def test_an_adapter_offered_as_a_pickle_is_refused_and_nothing_in_it_is_executed(distilbert, letters, tmp_path):
+    model, *_ = train_adapter(distilbert, tmp_path / "checkpoints", letters, epochs=1)
+    model.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter/adapter_model.safetensors").unlink()
+    (tmp_path / "adapter/adapter_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    with pytest.raises(pickle.UnpicklingError):
+        PeftModel.from_pretrained(load_distilbert(str(distilbert), "none", 0), tmp_path / "adapter")
+    assert not (tmp_path / "executed").exists()
 
 
 # --- what loading promises
@@ -318,6 +353,22 @@ def test_a_training_killed_in_epoch_2_goes_on_after_epoch_1_and_ends_with_the_sa
     assert len(passes) == 6  # the steps of epochs 2 and 3
     same(resumed, undisturbed)
     assert resumed[1]["seconds"].tolist()[0] == first  # epoch 1 took what it took in the run that was killed
+
+
+def test_a_training_in_four_bits_goes_on_too(gpt2, tmp_path, capsys):
+    def trained():
+        tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
+        config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn", "c_fc"], lora_dropout=0.3)
+        model = get_peft_model(load_gpt2_in_4_bits(str(gpt2), "none", 0, tokenizer.pad_token_id), config)
+        tokens = tokenise(some_letters(), tokenizer, 64)
+        log = fit(model, tokenizer, tokens, tokens, training_arguments(tmp_path, 1e-2, 3, 8, 0))
+        return {name: w.detach() for name, w in model.named_parameters() if w.requires_grad}, log
+
+    whole = trained()
+    for step in (6, 9):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}")
+    same(trained(), whole)
+    assert "Going on after epoch 1" in capsys.readouterr().out
 
 
 def test_a_training_killed_after_its_last_epoch_is_not_done_again(distilbert, undisturbed, capsys):

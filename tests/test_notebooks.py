@@ -199,6 +199,12 @@ def test_the_test_set_is_opened_in_06_only():
     assert readers == ["06_comparing"]
 
 
+def test_no_page_renders_text_as_markup(notebook):
+    _, page = notebook
+    code = "\n".join(code_lines(code_of(page)))
+    assert not re.search(r"\b(HTML|Markdown|Latex|Javascript|SVG)\(|escape=False|\.style\b|display_html", code)
+
+
 def test_no_page_switches_code_between_mini_and_full(notebook):
     _, page = notebook
     branches = [n for cell in code_of(page) for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.If)]
