@@ -43,7 +43,7 @@ def fetch(values: dict[str, dict], root: Path) -> None:
 def main(wanted: list[list[str]]) -> None:
     """Print, as JSON, a line about each download, or the text of the error that stopped one of them."""
     sys.path.insert(0, "notebooks")
-    from helpers import MODEL_FILES, data_pattern, hub_snapshot
+    from hub import MODEL_FILES, data_pattern, hub_snapshot
 
     answer = []
     try:

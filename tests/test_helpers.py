@@ -8,36 +8,33 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from helpers import (
+from complaints import (
     COLUMNS,
     ID,
-    LABELS,
     NARRATIVE,
     PRODUCT,
-    Run,
-    best_temperature,
-    calibration_error,
-    check_comparable,
-    check_hub,
-    draw_confusion,
     encode_labels,
-    intervals,
-    keyword_rule,
     load_complaints,
     mask_words,
-    measured,
     near_copies,
     normalise,
     other_complaints,
     overlap,
-    paired_test,
-    plain,
     require_rows,
+)
+from helpers import LABELS, Run, measured, plain, short_name, write_whole
+from hub import check_hub
+from judging import (
+    best_temperature,
+    calibration_error,
+    check_comparable,
+    draw_confusion,
+    intervals,
+    keyword_rule,
+    paired_test,
     score,
     scores_of_counts,
-    short_name,
     with_temperature,
-    write_whole,
 )
 from sklearn.metrics import f1_score, precision_score
 

@@ -12,11 +12,11 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import helpers
 import nbformat
 import pytest
 import stand_in_hub
-from helpers import check_hub, load_complaints
+from complaints import load_complaints
+from hub import check_hub
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from modelling import find_model
@@ -234,10 +234,10 @@ def test_of_a_cache_with_a_hole_nothing_is_taken_for_whole_and_only_the_hole_is_
 STALLED = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-import helpers
-helpers.HUB_SILENCE = 2
+import hub
+hub.HUB_SILENCE = 2
 try:
-    helpers.hub_snapshot("gpt2", sys.argv[2], "model", helpers.MODEL_FILES)
+    hub.hub_snapshot("gpt2", sys.argv[2], "model", hub.MODEL_FILES)
 except ConnectionError as error:
     print(error, flush=True)
 os._exit(0)
@@ -290,7 +290,7 @@ def test_a_hub_of_many_dead_addresses_takes_no_longer(monkeypatch):
             caller.connect_ex(listener.getsockname())
         address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname())
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 8)
-        monkeypatch.setattr(helpers, "HUB_SECONDS", 1)
+        monkeypatch.setattr("hub.HUB_SECONDS", 1)
         monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
         started = time.monotonic()
         with pytest.raises(ConnectionError, match=r"no answer within 1 s.*--mini.*-p MODEL"):

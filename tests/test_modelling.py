@@ -9,30 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-import helpers
-import modelling
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fine_tuning import by_epoch, fit, last_whole_checkpoint, logged, training_arguments, training_key
 from helpers import LABELS
 from modelling import (
-    by_epoch,
     count_parameters,
     find_model,
-    fit,
-    last_whole_checkpoint,
     load_distilbert,
     load_gpt2,
     load_gpt2_in_4_bits,
     load_gpt2_tokenizer,
-    logged,
     megabytes_by_part,
     predict,
     save_and_reload,
     tokenise,
-    training_arguments,
-    training_key,
     with_weights,
 )
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -449,7 +442,7 @@ def test_a_checkpoint_of_another_training_is_never_used(distilbert, killed, chan
 
 def key_of(checkpoint, folder, letters, monkeypatch):
     """Return the key of a training that is not carried out."""
-    monkeypatch.setattr(modelling, "train_whole", lambda trainer: keys.append(training_key(trainer, "page")) or [LINE])
+    monkeypatch.setattr("fine_tuning.train_whole", lambda trainer: keys.append(training_key(trainer, "page")) or [LINE])
     keys = []
     train_adapter(checkpoint, folder, letters)
     return keys[0]
@@ -472,10 +465,13 @@ def test_the_key_knows_data_frozen_weights_code_and_versions(distilbert, letters
     model.save_pretrained(tmp_path / "other" / distilbert.name)
     assert plain != key(tmp_path / "other" / distilbert.name)
     with monkeypatch.context() as patch:
-        patch.setattr(modelling.importlib.metadata, "version", lambda package: "0")
+        patch.setattr("importlib.metadata.version", lambda package: "0")
         assert plain != key()
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb", "_*"))
     with monkeypatch.context() as patch:
-        patch.setattr(helpers, "__file__", __file__)
+        patch.setattr("fine_tuning.__file__", str(tmp_path / "notebooks/fine_tuning.py"))
+        assert plain == key()
+        (tmp_path / "notebooks/judging.py").open("a").write("# changed")
         assert plain != key()
 
 

@@ -168,8 +168,8 @@ def test_figures_have_a_text_for_those_who_cannot_see_them(notebook):
 
 def test_pages_and_modules_hold_the_same_functions():
     kept = {}
-    for module in ("helpers", "modelling"):
-        kept |= functions((ROOT / f"notebooks/{module}.py").read_text())
+    for module in (ROOT / "notebooks").glob("*.py"):
+        kept |= functions(module.read_text())
     shown = {}
     for name in PAGES:
         for cell in code_of(read(name)):

@@ -1,0 +1,237 @@
+"""Training, taught in 03: its settings, `fit`, and what makes a training survive a kill and a small memory."""
+
+import copy
+import gc
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import shutil
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import evaluate
+import pandas as pd
+import torch
+from datasets import Dataset, Features, Value
+from helpers import PACKAGES, sha256, write_whole
+from judging import score
+from modelling import device_and_precision
+from peft import PeftModel
+from transformers import (
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+
+def training_arguments(
+    folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int
+) -> TrainingArguments:
+    """Return every setting of a training; the folder holds one checkpoint an epoch while it runs."""
+    _, precision = device_and_precision()
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=64,
+        train_sampling_strategy="group_by_length",
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.06,  # below one it is the share of all steps
+        optim="adamw_torch_fused",
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        bf16=precision == torch.bfloat16,
+        fp16=precision == torch.float16,
+        label_names=["labels"],
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="f1",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none",
+    )
+
+
+class ComplaintScores(evaluate.Metric):
+    """The scores of every page as evaluate's metric, which the Trainer reports after each epoch; nothing is downloaded."""
+
+    def _info(self):
+        features = Features({"predictions": Value("int64"), "references": Value("int64")})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="ids", features=features)
+
+    def _compute(self, predictions, references):
+        return score(references, predictions)
+
+
+def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: TrainingArguments) -> pd.DataFrame:
+    """Train what is not frozen, leave the model at its best epoch by validation F1, and return the log by epoch.
+
+    A training that was killed goes on after its last whole epoch.
+    """
+    if isinstance(model, PeftModel):  # or it asks the hub about the embeddings
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    scores = ComplaintScores(keep_in_memory=True)
+    trainer = Trainer(
+        model,
+        arguments,
+        DataCollatorWithPadding(tokenizer),
+        train,
+        validation,
+        compute_metrics=lambda output: scores.compute(
+            references=output.label_ids, predictions=output.predictions.argmax(axis=1)
+        ),
+    )
+    return by_epoch(train_whole(trainer))
+
+
+def by_epoch(log: list[dict]) -> pd.DataFrame:
+    """Return the log of train_whole as one row an epoch: the losses, accuracy, F1, the seconds it took with its
+    validation, in whichever run that was, and how many letters went through the model at a time."""
+    rows = pd.DataFrame(log).groupby("epoch").first()
+    columns = {"loss": "training loss", "eval_loss": "validation loss", "eval_accuracy": "accuracy", "eval_f1": "f1"}
+    columns |= {"seconds": "seconds", "micro_batch": "micro-batch"}
+    return rows[list(columns)].rename(columns=columns).dropna().astype({"micro-batch": int})
+
+
+def train_whole(trainer: Trainer) -> list[dict]:
+    """Train to the end, leave the model at its best epoch, and return the Trainer's log.
+
+    A training that was killed goes on after its last whole checkpoint; on a CPU it ends with the same weights. Where the
+    GPU's memory runs out, fewer letters go through the model at a time and the gradients of more such passes are added
+    up: each step still sees the same letters in the same order, so its gradient is the same but for rounding (and for
+    dropout, whose draws depend on the batch).
+    """
+    page = inspect.getsource(inspect.currentframe().f_back)  # fit as it stands there, which may have been changed
+    key = training_key(trainer, page)
+    start = {name: w.detach().to("cpu", copy=True) for name, w in trainer.model.named_parameters() if w.requires_grad}
+    micro_batch = trainer.args.per_device_train_batch_size
+    trainer.add_callback(Sealing(key))
+    while True:
+        checkpoint = last_whole_checkpoint(Path(trainer.args.output_dir), key)
+        if checkpoint:
+            last = logged(checkpoint)["log_history"][-1]
+            micro_batch = min(micro_batch, last["micro_batch"])
+            print(f"Going on after epoch {last['epoch']:.0f}, whose checkpoint is whole.")
+        else:
+            trainer.model.load_state_dict(start, strict=False)
+        if micro_batch < trainer.args.per_device_train_batch_size:
+            trainer = with_micro_batch(trainer, micro_batch, Sealing(key))
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            return trainer.state.log_history
+        except torch.OutOfMemoryError as error:
+            if micro_batch == 1:
+                raise torch.OutOfMemoryError(
+                    f"Out of memory with one letter at a time ({error}). Cut the letters, -p MAX_TOKENS 256, or close what "
+                    "else uses the memory."
+                ) from error
+        micro_batch = max(
+            n for n in range(1, micro_batch // 2 + 1) if micro_batch % n == 0
+        )  # half of it, if it is even
+        print(f"Out of memory: going on with {micro_batch} letters at a time, and as many as before for each step.")
+        gc.collect()  # what the failed pass held
+        torch.cuda.empty_cache()
+
+
+def with_micro_batch(trainer: Trainer, micro_batch: int, sealing: TrainerCallback) -> Trainer:
+    """Return such a trainer of the same model with so many letters at a time, and as many as before for each step."""
+    arguments = copy.copy(trainer.args)
+    times = arguments.per_device_train_batch_size // micro_batch
+    arguments.per_device_train_batch_size = micro_batch
+    arguments.gradient_accumulation_steps *= times
+    arguments.per_device_eval_batch_size = max(1, arguments.per_device_eval_batch_size // times)
+    return type(trainer)(
+        trainer.model,
+        arguments,
+        trainer.data_collator,
+        trainer.train_dataset,
+        trainer.eval_dataset,
+        compute_metrics=trainer.compute_metrics,
+        # these two models' own loss ignores how many letters a step has: the sum over the passes would be too large
+        compute_loss_func=mean_loss,
+        callbacks=[sealing],
+    )
+
+
+def mean_loss(outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
+    """Return the cross entropy summed over these letters, divided by the number of letters of the whole step."""
+    total = torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum")
+    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+class Sealing(TrainerCallback):
+    """Notes what each epoch took in the Trainer's log, and seals each checkpoint once it is whole on disk."""
+
+    def __init__(self, key: str):
+        self.key = key
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        self.since = time.perf_counter()
+
+    def on_evaluate(self, args, state, control, **_) -> None:
+        now = time.perf_counter()
+        state.log_history[-1] |= {"seconds": now - self.since, "micro_batch": args.per_device_train_batch_size}
+        self.since = now
+
+    def on_save(self, args, state, control, **_) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        text = json.dumps(seal(checkpoint, self.key), indent=1)
+        write_whole(checkpoint / "seal.json", lambda temporary: temporary.write_text(text))
+
+
+def seal(checkpoint: Path, key: str) -> dict:
+    """Return what a checkpoint's seal must say: the key of its training, and the hash of every file in it."""
+    files = {path.name: sha256(path) for path in sorted(checkpoint.iterdir()) if path.name != "seal.json"}
+    return {"key": key, "files": files}
+
+
+def logged(checkpoint: Path) -> dict:
+    """Return the Trainer's state in a checkpoint: its log, and which checkpoint was the best so far."""
+    return json.loads((checkpoint / "trainer_state.json").read_text())
+
+
+def last_whole_checkpoint(folder: Path, key: str) -> Path | None:
+    """Return the newest checkpoint of the training with this key that is whole, as is the best one before it; or None.
+
+    All that cannot be gone on from is removed. Only what has passed here is loaded: the optimiser's state and the random
+    generators' are pickles, but pickles of our own, byte for byte as sealed, and read with torch's weights_only.
+    """
+    whole = []
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name)):
+        try:
+            sealed = json.loads((checkpoint / "seal.json").read_text()) == seal(checkpoint, key)
+            if sealed and Path(logged(checkpoint)["best_model_checkpoint"] or "") in [*whole, checkpoint]:
+                whole.append(checkpoint)
+                continue
+        except (OSError, ValueError):
+            pass  # no seal, or none that can be read
+        shutil.rmtree(checkpoint)
+    return whole[-1] if whole else None
+
+
+def training_key(trainer: Trainer, page: str) -> str:
+    """Return one hash over all that a training's outcome depends on, all weights and token ids included."""
+    model, digest = trainer.model, hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for tokens in (trainer.train_dataset, trainer.eval_dataset):
+        digest.update(json.dumps(tokens.to_dict()).encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(module.read_bytes())
+    adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
+    settings = [trainer.args.to_dict(), model.config.to_dict(), adapters, page, repr(trainer.data_collator)]
+    settings += [sys.version, {package: importlib.metadata.version(package) for package in (*PACKAGES, "accelerate")}]
+    on_cuda = torch.cuda.is_available()
+    settings += [torch.cuda.get_device_name() if on_cuda else torch.backends.cpu.get_cpu_capability()]
+    settings += [torch.get_num_threads()]
+    plain = json.dumps(settings, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
+    digest.update(plain.encode())
+    return digest.hexdigest()

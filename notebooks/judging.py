@@ -1,0 +1,213 @@
+"""What judges the models: scores, intervals and floors (taught in 02), tests and calibration (taught in 06), figures."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from complaints import normalise
+from helpers import LABELS
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.pipeline import make_pipeline
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+METRICS = ("accuracy", "precision", "recall", "f1")
+CARD_WORDS = ("card", "cards", "prepaid", "visa", "rewards", "purchase", "merchant", "charge", "charges", "fraud")
+MORTGAGE_WORDS = ("mortgage", "loan", "escrow", "home", "house", "property", "foreclosure", "modification", "refinance")
+
+
+def score(labels, predictions) -> dict:
+    """Return accuracy, precision, recall, f1 and macro_f1 of the predicted ids, each 0 to 1."""
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predictions, average="binary", pos_label=1, zero_division=0.0
+    )
+    return {
+        "accuracy": accuracy_score(labels, predictions),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "macro_f1": f1_score(labels, predictions, average="macro", zero_division=0.0),
+    }
+
+
+def scores_of_counts(tp, fp, fn, tn) -> dict:
+    """Return the same five scores from counts of outcomes; the counts may be arrays, one entry a resample."""
+
+    def ratio(part, whole):
+        return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+
+    f1, f1_other = ratio(2.0 * tp, 2 * tp + fp + fn), ratio(2.0 * tn, 2 * tn + fp + fn)
+    return {
+        "accuracy": ratio(1.0 * (tp + tn), tp + fp + fn + tn),
+        "precision": ratio(1.0 * tp, tp + fp),
+        "recall": ratio(1.0 * tp, tp + fn),
+        "f1": f1,
+        "macro_f1": (f1 + f1_other) / 2,
+    }
+
+
+def intervals(labels, predictions, seed: int, draws: int = 10_000) -> dict:
+    """Return a 95 % interval (low, high) for each score: Wilson's for accuracy, the percentile bootstrap for the rest."""
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    n, right = len(labels), int((labels == predictions).sum())
+    cells = [((labels == a) & (predictions == b)).mean() for a, b in ((1, 1), (0, 1), (1, 0), (0, 0))]
+    resampled = np.random.default_rng(seed).multinomial(n, cells, size=draws).T
+    found = {k: tuple(np.percentile(v, [2.5, 97.5]).tolist()) for k, v in scores_of_counts(*resampled).items()}
+    return found | {"accuracy": proportion_confint(right, n, method="wilson")}
+
+
+def keyword_rule(texts) -> np.ndarray:
+    """Return the probability of class 1 by counting give-away words: 1 where card words lead, 0 where not, ½ at a tie."""
+    words = [normalise(text).split() for text in texts]
+    lead = [sum(w in CARD_WORDS for w in ws) - sum(w in MORTGAGE_WORDS for w in ws) for ws in words]
+    return (np.sign(lead) + 1) / 2
+
+
+def linear_model(texts, labels):
+    """Return a fitted TF-IDF over single words and pairs with a logistic regression on top."""
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    return make_pipeline(words, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
+
+
+def check_comparable(results: dict, data_sha256: dict, mini: bool) -> None:
+    """Return when all results stem from the same letters, labels and scale as this run; ValueError says what differs."""
+    for stage, result in results.items():
+        mend = f"run it again on the same data: python run_all.py --from {stage}"
+        for name, found in result["data_sha256"].items():
+            if found != data_sha256.get(name, found):
+                raise ValueError(
+                    f"{stage} was made from another data/{name}.parquet than the one that is there: {mend}."
+                )
+        if result["labels"] != list(LABELS):
+            raise ValueError(f"{stage} has the labels {result['labels']}, this page has {list(LABELS)}: {mend}.")
+        if result["models"] and result["mini"] != mini:
+            raise ValueError(
+                f"{stage} is a {'mini' if result['mini'] else 'full'} result among others that are not: {mend}."
+            )
+
+
+def cost_of(scoring: dict, made: dict | None) -> dict:
+    """Return what a model costs: scoring from what `measured` found, the rest from its record; what has none is left out.
+
+    Sizes and memory are in MB (2**20 bytes), times in seconds; `base` is the checkpoint's weights as they are on disk.
+    """
+    found = {
+        "scoring, letters/s": scoring["letters"] / scoring["seconds"],
+        "scoring, MB host": scoring["memory_mb"]["host"],
+    }
+    found["scoring, MB device"] = scoring["memory_mb"]["cuda"]
+    if made:
+        found["base, MB"] = made["base_mb"]
+        found["weights"] = made["parameters"]["all"]
+    if made and made["weights"]:
+        found |= {"trained in the adapter": made["parameters"]["trained in the adapter"]}
+        found |= {"trained in the head": made["parameters"]["trained in the head"], "trained, MB": made["size_mb"]}
+        found |= {"training, s": made["train_seconds"], "letters/s": made["train_texts_per_second"]}
+        found |= {
+            "training, MB host": made["train_memory_mb"]["host"],
+            "training, MB device": made["train_memory_mb"]["cuda"],
+        }
+    elif made:
+        found["weights"] -= made["parameters"]["trained in the adapter"]
+    return found
+
+
+def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
+    """Return the difference in accuracy (one minus other), its 95 % bootstrap interval, and McNemar's exact p."""
+    one_right, other_right = np.asarray(one) == np.asarray(labels), np.asarray(other) == np.asarray(labels)
+    n, only_one, only_other = len(labels), (one_right & ~other_right).sum(), (~one_right & other_right).sum()
+    shares = np.array([only_one, only_other, n - only_one - only_other]) / n
+    resampled = np.random.default_rng(seed).multinomial(n, shares, size=draws)
+    low, high = np.percentile((resampled[:, 0] - resampled[:, 1]) / n, [2.5, 97.5])
+    p = mcnemar([[0, only_one], [only_other, 0]], exact=True).pvalue if only_one + only_other else 1.0
+    found = {"difference": (only_one - only_other) / n, "low": low, "high": high, "p": p}
+    return {name: float(value) for name, value in found.items()}
+
+
+def calibration_error(labels, probability, bins: int = 10) -> float:
+    """Return the expected calibration error, 0 to 1, over equal bins of the confidence in the answer."""
+    sure, right = np.maximum(probability, 1 - probability), (probability >= 0.5) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    gaps = [abs(right[place == b].mean() - sure[place == b].mean()) * (place == b).mean() for b in np.unique(place)]
+    return float(sum(gaps))
+
+
+def with_temperature(probability, temperature: float) -> np.ndarray:
+    """Return the probabilities after their logits are divided by the temperature."""
+    return expit(logit(np.clip(probability, 1e-6, 1 - 1e-6)) / temperature)
+
+
+def best_temperature(labels, probability) -> float:
+    """Return the temperature from 1/20 to 20 at which the probabilities fit the labels best, by log loss."""
+
+    def loss(log_temperature):
+        return log_loss(labels, with_temperature(probability, np.exp(log_temperature)))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
+    """Draw the 2 × 2 confusion matrix, true class by row and predicted class by column, with counts in the cells."""
+    short = ["Mortgage", "Card"]
+    table = pd.crosstab(np.asarray(labels, int), np.asarray(predictions, int)).reindex(
+        index=[0, 1], columns=[0, 1], fill_value=0
+    )
+    sns.heatmap(
+        table, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axes, xticklabels=short, yticklabels=short
+    )
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
+
+
+def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
+    """Draw one bar a model for the metric, coloured by the model's kind, with its interval as a line at the end."""
+    kinds = ("floor", "base", "lora", "qlora", "head", "full")
+    colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
+    low, high = np.array([ranges[metric] for ranges in scores["intervals"]]).T
+    error = np.clip([scores[metric] - low, high - scores[metric]], 0, None)
+    axes.barh(scores.index, scores[metric], xerr=error, color=scores["kind"].map(colours), capsize=3)
+    axes.set(xlabel=metric, xlim=(0, 1.02))
+
+
+def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
+    """Draw the differences in accuracy of the same pairs on several sets of letters, {name of the set: its tests}."""
+    places = np.arange(len(next(iter(tests.values()))))
+    for number, (label, found) in enumerate(tests.items()):
+        shift = 0.24 * (number - (len(tests) - 1) / 2)
+        reach = np.clip([found["difference"] - found["low"], found["high"] - found["difference"]], 0, None)
+        axes.errorbar(100 * found["difference"], places + shift, xerr=100 * reach, fmt="o", capsize=3, label=label)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="difference in accuracy, points, with 95 % interval")
+    axes.set_yticks(places, found["one"] + " − " + found["other"])
+    axes.invert_yaxis()
+    axes.legend(title="letters", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+
+
+def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
+    """Draw each trained model's accuracy, with its interval, against a cost in a logarithm; the linear model is a line."""
+    for number, name in enumerate(cost.drop("tfidf_logreg").dropna().index):
+        value, (low, high) = scores.loc[name, "accuracy"], scores.loc[name, "intervals"]["accuracy"]
+        marker = "s" if name.startswith("distilbert") else "o"
+        reach = [[value - low], [high - value]]
+        axes.errorbar(cost[name], value, yerr=reach, fmt=marker, color=f"C{number}", capsize=4, label=name)
+    axes.axhline(scores.loc["tfidf_logreg", "accuracy"], linestyle="--", color="grey", label="tfidf_logreg")
+    axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 4, cost.max() * 4))
+    axes.xaxis.set_minor_formatter("")
+
+
+def draw_confidence(labels, probability: dict, left: plt.Axes, right: plt.Axes) -> None:
+    """Draw, for {model: probability of class 1}, accuracy by confidence, and accuracy by the share of letters routed."""
+    shares = np.arange(1, len(labels) + 1) / len(labels)
+    for name, values in probability.items():
+        sure, hit = np.maximum(values, 1 - values), (values >= 0.5) == labels
+        group = pd.DataFrame({"sure": sure, "right": hit}).groupby(pd.qcut(sure, 4, duplicates="drop"), observed=True)
+        group.mean().plot(x="sure", y="right", marker="o", label=name, ax=left)
+        among = hit[np.argsort(-sure, kind="stable")].cumsum() / np.arange(1, len(labels) + 1)
+        right.plot(shares[shares >= 0.1], among[shares >= 0.1], label=name)
+    left.plot([0.7, 1], [0.7, 1], color="grey", linestyle="--", label="calibrated")
+    left.set(xlabel="mean confidence of a quarter of the letters", ylabel="share of right answers")
+    right.set(xlabel="share of letters routed, surest first", ylabel="share of right answers among them")
+    left.legend(fontsize="small")
