@@ -38,7 +38,7 @@ def fetch(values: dict[str, dict], root: Path) -> None:
         raise Refused(answer)
     for line in answer:
         print(line)
-    print("A full run now needs no network.")
+    print("A run with these now needs no network.")
 
 
 def main(wanted: list[list[str]]) -> None:

@@ -436,6 +436,10 @@ def test_the_key_knows_data_frozen_weights_code_and_versions(distilbert, letters
     with monkeypatch.context() as patch:
         patch.setattr(helpers, "__file__", __file__)
         assert plain != key()
+    for changed, now in ((torch, ("get_num_threads", lambda: 99)), (torch.backends.cpu, ("get_cpu_capability", str))):
+        with monkeypatch.context() as patch:
+            patch.setattr(changed, *now)
+            assert plain != key()
 
 
 # --- out of memory (promise 22), simulated: what a card with a small memory would say
