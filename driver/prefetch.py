@@ -20,7 +20,8 @@ def wanted(values: dict[str, dict], root: Path) -> list[tuple[str, str, str, str
         for name in SOURCES:
             if name in given and not (root / given[name]).exists():
                 kind, prefix = ("dataset", "") if name == "DATASET" else ("model", f"{name}_")
-                found.add((kind, given[name], given[f"{prefix}REVISION"], given.get("CONFIG", "")))
+                config = given["CONFIG"] if kind == "dataset" else ""
+                found.add((kind, given[name], given[f"{prefix}REVISION"], config))
     return sorted(found)
 
 
@@ -37,7 +38,7 @@ def fetch(values: dict[str, dict], root: Path) -> None:
         raise Refused(answer)
     for line in answer:
         print(line)
-    print("A full run now needs no network.")
+    print("A run with these now needs no network.")
 
 
 def main(wanted: list[list[str]]) -> None:

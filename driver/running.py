@@ -29,6 +29,8 @@ def state(stage: Stage, values: dict, root: Path, out: Path) -> str:
 def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namespace) -> float:
     """Run one notebook, write its executed copy and, last of all, its manifest; return the seconds it took.
 
+    The checkpoints of its training, from which it goes on when it is killed, are dropped only then.
+
     Failed says what went wrong; the notebook as far as it came is then executed/NAME.failed.ipynb.
     """
     from driver import kernel  # papermill takes two seconds to import
@@ -45,7 +47,9 @@ def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namesp
         made, executed = records.made(stage, out, before), records.executed(stage.name, out, "ipynb")
         made[executed.relative_to(out).as_posix()] = records.write_whole(executed, kernel.as_text(page))
         failed.unlink(missing_ok=True)
-        return records.finish(stage, values, inputs, made, time.monotonic() - started, out)
+        seconds = records.finish(stage, values, inputs, made, time.monotonic() - started, out)
+        shutil.rmtree(out / stage.folder / "models/checkpoints" / stage.notebook, ignore_errors=True)
+        return seconds
     except (kernel.CellFailed, records.Unmade, OSError, RuntimeError) as error:
         guard.end_processes(out, stage.name)
         with contextlib.suppress(OSError):  # a full disk; the error itself is what matters

@@ -15,6 +15,7 @@ from pathlib import Path
 import evaluate
 import pandas as pd
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset, Features, Value
 from helpers import PACKAGES, sha256, write_whole
 from judging import score
@@ -51,6 +52,7 @@ def training_arguments(
         label_names=["labels"],
         eval_strategy="epoch",
         save_strategy="epoch",
+        save_total_limit=1,  # beside the best one
         logging_strategy="epoch",
         load_best_model_at_end=True,
         metric_for_best_model="f1",
@@ -126,15 +128,16 @@ def train_whole(trainer: Trainer) -> list[dict]:
         try:
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
             return trainer.state.log_history
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
             if micro_batch == 1:
                 raise torch.OutOfMemoryError(
                     f"Out of memory with one letter at a time ({error}). Cut the letters, -p MAX_TOKENS 256, or close what "
                     "else uses the memory."
                 ) from error
-        micro_batch = max(
-            n for n in range(1, micro_batch // 2 + 1) if micro_batch % n == 0
-        )  # half of it, if it is even
+        smaller = [n for n in range(1, micro_batch // 2 + 1) if micro_batch % n == 0]
+        micro_batch = smaller[-1]  # half of it, if it is even
         print(f"Out of memory: going on with {micro_batch} letters at a time, and as many as before for each step.")
         gc.collect()  # what the failed pass held
         torch.cuda.empty_cache()

@@ -168,8 +168,8 @@ def count_parameters(model) -> pd.Series:
     return pd.Series(counts)
 
 
-def save_and_reload(model, fresh, folder: Path, checkpoints: Path) -> tuple:
-    """Save what was trained into the folder, whole or not at all, and drop the training's checkpoints.
+def save_and_reload(model, fresh, folder: Path) -> tuple:
+    """Save what was trained into the folder, whole or not at all.
 
     Return the size on disk in MB and the model as it comes back from the folder onto the fresh base.
     """
@@ -182,7 +182,6 @@ def save_and_reload(model, fresh, folder: Path, checkpoints: Path) -> tuple:
         save_file({name: w for name, w in model.named_parameters() if w.requires_grad}, temporary / WEIGHTS)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    shutil.rmtree(checkpoints)
     return megabytes(folder), with_weights(fresh, folder)
 
 

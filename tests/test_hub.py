@@ -183,7 +183,7 @@ def test_markup_and_formulas_in_letters_are_shown_as_they_are_and_rendered_nowhe
 def test_prefetch_says_what_it_brought_and_brings_it_once(prefetched, repositories):
     folder, _, printed = prefetched
     for name in ("distilbert-base-uncased", "gpt2", COMPLAINTS):
-        assert f"{name}: " in printed
+        assert printed.count(f"{name}: ") == 1
     assert "needs no network" in printed
     with serving(repositories) as hub:
         again, _ = run_all(hub.url, folder, "--prefetch")
@@ -232,14 +232,16 @@ def test_of_a_cache_with_a_hole_nothing_is_taken_for_whole_and_only_the_hole_is_
 
 
 STALLED = """
-import os, sys
+import os, sys, time
 sys.path.insert(0, sys.argv[1])
 import hub
 hub.HUB_SILENCE = 2
+started = time.monotonic()
 try:
     hub.hub_snapshot("gpt2", sys.argv[2], "model", hub.MODEL_FILES)
 except ConnectionError as error:
-    print(error, flush=True)
+    print(error)
+print(time.monotonic() - started, flush=True)
 os._exit(0)
 """
 
@@ -255,12 +257,10 @@ def test_a_download_that_stalls_after_the_hub_has_answered_is_an_error_too(repos
     with serving(repositories) as hub:
         environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1"}
         command = [sys.executable, "-c", STALLED, ROOT / "notebooks", REVISIONS[GPT2]]
-        started = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        seconds = time.monotonic() - started
         patience.set()
     assert "nothing came for 2 s" in done.stdout and "--mini" in done.stdout, done.stderr
-    assert seconds < 20
+    assert 2 < float(done.stdout.split()[-1]) < 10
 
 
 # --- no hub, or not the one that is asked for -------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from driver import readme
 ROOT = Path(__file__).parents[1]
 IMPORTED_AS = {"scikit-learn": "sklearn", "jupyter-client": "jupyter_client", "huggingface-hub": "huggingface_hub"}
 NEVER_IMPORTED = {
-    "accelerate": "Trainer needs it installed",
     "jupyter": "brings JupyterLab and the kernel",
     "ruff": "a command",
 }

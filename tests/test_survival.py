@@ -575,6 +575,30 @@ def test_15_a_manifest_that_is_not_whole_counts_for_nothing(project, change):
     finishes(project, ("06_comparing",))
 
 
+# --- 16: training resumes (the training itself: test_modelling.py) ----------------------------------------------------
+
+TRAINS = """
+from pathlib import Path
+checkpoints = Path(OUT) / "models/checkpoints/03_distilbert_lora"
+kept = sorted(path.name for path in checkpoints.glob("*"))
+checkpoints.mkdir(parents=True, exist_ok=True)
+(checkpoints / f"checkpoint-{len(kept)}").touch()
+print("found", kept)
+"""
+
+
+def test_16_checkpoints_outlive_a_killed_notebook_and_go_once_it_is_whole(project):
+    project.add("03_distilbert_lora", TRAINS)
+    project.edit("03_distilbert_lora", "import os\nos.kill(os.getpid(), 9)", cell=-1)
+    assert project.run().returncode == 1
+    folder = project.out / "models/checkpoints/03_distilbert_lora"
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-0"]
+    project.edit("03_distilbert_lora", "values", cell=-1)
+    assert project.run().returncode == 0
+    assert "found ['checkpoint-0']" in (project.out / "executed/03_distilbert_lora.ipynb").read_text()
+    assert not folder.exists()
+
+
 # --- 20: any width ----------------------------------------------------------------------------------------------------
 
 MEETING = """
