@@ -12,7 +12,7 @@ from pathlib import Path
 import modelling
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
-from benchmarks import pages, study
+from benchmarks import pages, series, study
 
 CHECKS = 4  # an epoch
 
@@ -49,7 +49,7 @@ def until_mark(side: str, checkpoint: str, data: str, company: str, mark: float,
             cut = study.RECIPES[kind].max_tokens
             tokens, arguments = study.tokenise(train, tokenizer, cut), study.training_arguments(kind, Path(folder))
         else:
-            model, tokenizer = pages.load(kind, checkpoint)
+            model, tokenizer = series.load(kind, checkpoint)
             cut = given["MAX_TOKENS"]
             tokens = modelling.tokenise(train, tokenizer, cut)
             arguments = modelling.training_arguments(

@@ -19,7 +19,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from benchmarks import pages, study
+from benchmarks import pages, series, study
 
 TIMED = 3  # batches; with the first, uncounted one this is one step of the study's, which adds up four batches
 
@@ -131,7 +131,7 @@ def train_a_few(side: str, kind: str, checkpoint: str, data: str, company: str, 
             arguments = study.training_arguments(kind, Path(folder))
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
         else:
-            model, tokenizer = pages.load(kind, checkpoint)
+            model, tokenizer = series.load(kind, checkpoint)
             cut = min(given["MAX_TOKENS"], model.config.max_position_embeddings)
             tokens = modelling.tokenise(train, tokenizer, cut)
             arguments = modelling.training_arguments(Path(folder), given["LEARNING_RATE"], 1, size, given["SEED"])
