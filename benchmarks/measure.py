@@ -32,10 +32,10 @@ def in_child(function: str, **given) -> dict:
 
 def child(function: str, given: str) -> None:
     """Print, as JSON on the last line, what the function returns and this process's peak memory."""
-    from helpers import peak_memory_mb
-
     module, name = function.split(":")
     found = getattr(importlib.import_module(module), name)(**json.loads(given))
+    from helpers import peak_memory_mb
+
     memory = peak_memory_mb()
     print(json.dumps(found | {"peak_mb": memory["cuda"] or memory["host"]}))
 

@@ -1,14 +1,11 @@
-"""This series' side: its own functions, and what its pages decide, read from the pages themselves."""
+"""What the pages of the series decide, read from the pages themselves."""
 
 from pathlib import Path
 
 import nbformat
 import pandas as pd
-import peft
 from helpers import LABELS
-from modelling import find_model, load_distilbert, load_gpt2, load_gpt2_in_4_bits, load_gpt2_tokenizer
 from sklearn.model_selection import train_test_split
-from transformers import AutoTokenizer, set_seed
 
 from driver.parameters import defaults
 
@@ -33,7 +30,7 @@ def select(path: str, company: str) -> tuple[dict[str, int], pd.DataFrame]:
     first = next(i for i, source in enumerate(page) if "FILTERS = {" in source)
     last = next(i for i, source in enumerate(page) if "found = found[" in source)
     names = {"DATASET": path, "CONFIG": "", "REVISION": "", "COMPANY": company}
-    exec("from helpers import LABELS, NARRATIVE, PRODUCT", names)
+    exec("from complaints import NARRATIVE, PRODUCT\nfrom helpers import LABELS", names)
     for source in page[first : last + 1]:
         exec(source, names)
     return names["left"], names["found"]
@@ -47,21 +44,3 @@ def letters(path: str, company: str, seed: int = 42) -> tuple[pd.DataFrame, pd.D
     assert rows["label"].nunique() == len(LABELS), f"{path} lacks letters of one class"
     train, validation = train_test_split(rows, test_size=0.2, stratify=rows["label"], random_state=seed)
     return train.reset_index(drop=True), validation.reset_index(drop=True)
-
-
-def load(kind: str, checkpoint: str, seed: int = 42):
-    """Return the series' model with its adapter as the page configures it, and its tokenizer."""
-    architecture = kind.partition("_")[0]
-    checkpoint = find_model(checkpoint, "", architecture)
-    if architecture == "distilbert":
-        tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), load_distilbert(checkpoint, "main", seed)
-    else:
-        tokenizer = load_gpt2_tokenizer(checkpoint, "main")
-        load_base = load_gpt2_in_4_bits if kind == "gpt2_qlora" else load_gpt2
-        model = load_base(checkpoint, "main", seed, tokenizer.pad_token_id)
-    if kind == "gpt2_qlora":
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    names = values(kind)
-    exec(next(source for source in cells(PAGES[kind]) if "config = LoraConfig(" in source), names)
-    set_seed(seed)
-    return peft.get_peft_model(model, names["config"]), tokenizer

@@ -9,10 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import fine_tuning
 import modelling
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
-from benchmarks import pages, study
+from benchmarks import pages, series, study
 
 CHECKS = 4  # an epoch
 
@@ -49,10 +50,10 @@ def until_mark(side: str, checkpoint: str, data: str, company: str, mark: float,
             cut = study.RECIPES[kind].max_tokens
             tokens, arguments = study.tokenise(train, tokenizer, cut), study.training_arguments(kind, Path(folder))
         else:
-            model, tokenizer = pages.load(kind, checkpoint)
+            model, tokenizer = series.load(kind, checkpoint)
             cut = given["MAX_TOKENS"]
             tokens = modelling.tokenise(train, tokenizer, cut)
-            arguments = modelling.training_arguments(
+            arguments = fine_tuning.training_arguments(
                 Path(folder), given["LEARNING_RATE"], given["EPOCHS"], given["BATCH_SIZE"], given["SEED"]
             )
         steps = len(train) // (arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps)

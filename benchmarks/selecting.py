@@ -10,14 +10,17 @@ from benchmarks import measure
 
 
 def by_study(path: str, company: str, cache: str) -> dict:
-    """Return how many rows load_dataset and filter(lambda …) leave, and their seconds."""
+    """Return how many rows the study's way leaves, and its seconds: load all columns, let a function look at every row."""
     os.environ["HF_HOME"] = cache
+    from datasets import load_dataset
     from helpers import LABELS
 
-    from benchmarks import study
-
     started = time.perf_counter()
-    rows = study.select(path, company, LABELS)
+    rows = load_dataset("parquet", data_files=path, split="train").filter(
+        lambda row: (
+            row["Company"] == company and row["Product"] in LABELS and row["Consumer complaint narrative"] is not None
+        )
+    )
     return {"seconds": time.perf_counter() - started, "rows": len(rows)}
 
 

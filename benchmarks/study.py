@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from modelling import device_and_precision
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
@@ -104,14 +104,4 @@ def training_arguments(kind: str, folder: Path, seed: int = 42) -> TrainingArgum
         label_names=["labels"],
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
-    )
-
-
-def select(path: str, company: str, products: tuple[str, ...]) -> Dataset:
-    """Return the study's rows of a Parquet file: all columns are loaded, a Python function looks at every row."""
-    rows = load_dataset("parquet", data_files=path, split="train")
-    return rows.filter(
-        lambda row: (
-            row["Company"] == company and row["Product"] in products and row["Consumer complaint narrative"] is not None
-        )
     )

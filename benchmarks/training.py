@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import fine_tuning
 import modelling
 import torch
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from benchmarks import pages, study
+from benchmarks import pages, series, study
 
 TIMED = 3  # batches; with the first, uncounted one this is one step of the study's, which adds up four batches
 
@@ -131,10 +132,10 @@ def train_a_few(side: str, kind: str, checkpoint: str, data: str, company: str, 
             arguments = study.training_arguments(kind, Path(folder))
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
         else:
-            model, tokenizer = pages.load(kind, checkpoint)
+            model, tokenizer = series.load(kind, checkpoint)
             cut = min(given["MAX_TOKENS"], model.config.max_position_embeddings)
             tokens = modelling.tokenise(train, tokenizer, cut)
-            arguments = modelling.training_arguments(Path(folder), given["LEARNING_RATE"], 1, size, given["SEED"])
+            arguments = fine_tuning.training_arguments(Path(folder), given["LEARNING_RATE"], 1, size, given["SEED"])
             order = list(LengthGroupedSampler(size, lengths=list(map(len, tokens["input_ids"]))))
         arguments = dataclasses.replace(arguments, per_device_train_batch_size=size)
         lengths = list(map(len, tokens["input_ids"]))

@@ -1,13 +1,14 @@
 """The letters: read from the source, labelled, compared for copies (taught in 01), and masked."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from helpers import LABELS, is_data_file, place, short_name
 from hub import data_pattern, hub_snapshot
@@ -40,23 +41,47 @@ def check_columns(path: Path) -> None:
         raise ValueError(f"DATASET {path} lacks the column(s) {missing}; it has {found}: {mend}.")
 
 
-def read_parquet(files: list[Path]) -> Iterator[pa.RecordBatch]:
-    """Yield the files' rows in order, the four columns alone; a few row groups are in memory at a time."""
-    lean = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
-    rows = ds.dataset(list(map(str, files)), format=lean)
-    batches = rows.to_batches(columns=list(COLUMNS), batch_size=10_000, batch_readahead=4, fragment_readahead=1)
-    yield from (batch.cast(pa.schema(COLUMNS)) for batch in batches)
+def read_parquet(files: list[Path]) -> Iterator[pa.Table]:
+    """Yield the files' rows in order, the four columns alone; two threads read what comes next, and no further."""
+    with ThreadPoolExecutor(2) as pool:
+        read, ahead = deque(), 3
+        for file in files:
+            about = pq.read_metadata(file)
+            for groups in row_groups(about):
+                read.append(pool.submit(read_groups, file, about, groups))
+                if len(read) == ahead:
+                    yield read.popleft().result()
+        while read:
+            yield read.popleft().result()
 
 
-def read_csv(path: Path) -> Iterator[pa.RecordBatch]:
+def row_groups(about: pq.FileMetaData) -> list[list[int]]:
+    """Return the numbers of a file's row groups in order, as many together as make up 10,000 rows."""
+    parts, rows = [[]], 0
+    for group in range(about.num_row_groups):
+        if rows >= 10_000:
+            parts, rows = [*parts, []], 0
+        parts[-1].append(group)
+        rows += about.row_group(group).num_rows
+    return parts
+
+
+def read_groups(file: Path, about: pq.FileMetaData, groups: list[int]) -> pa.Table:
+    """Return some row groups of a file, the four columns alone."""
+    with pq.ParquetFile(file, metadata=about, pre_buffer=False) as source:  # a buffer would hold the whole file
+        table = source.read_row_groups(groups, columns=list(COLUMNS), use_threads=False)
+    return table.select(list(COLUMNS)).cast(pa.schema(COLUMNS))
+
+
+def read_csv(path: Path) -> Iterator[pa.Table]:
     """Yield the file's rows in order, the four columns alone, 10,000 at a time."""
     kinds = {name: kind.to_pandas_dtype() for name, kind in COLUMNS.items()}
     with pd.read_csv(path, usecols=list(COLUMNS), dtype=kinds, chunksize=10_000) as parts:
-        yield from (pa.RecordBatch.from_pandas(part, pa.schema(COLUMNS), preserve_index=False) for part in parts)
+        yield from (pa.Table.from_pandas(part, pa.schema(COLUMNS), preserve_index=False) for part in parts)
 
 
-def load_complaints(dataset: str, config: str, revision: str) -> Iterator[pa.RecordBatch]:
-    """Yield the source's rows (id, company, product, narrative) in Arrow batches of up to 10,000, so that memory stays small.
+def load_complaints(dataset: str, config: str, revision: str) -> Iterator[pa.Table]:
+    """Yield the source's rows (id, company, product, narrative) in Arrow tables of about 10,000, so that memory stays small.
 
     `dataset` is a hub id, read at the pinned config and revision, or a local CSV or Parquet file. Both are read in place.
     """
@@ -104,7 +129,7 @@ def other_complaints(path: str, known: list[str]) -> pd.DataFrame:
 
     The file has the raw schema. It prints how many rows it holds and how many letters are left.
     """
-    rows = pa.Table.from_batches(load_complaints(path, "", "")).to_pandas()
+    rows = pa.concat_tables(load_complaints(path, "", "")).to_pandas()
     letters = rows[rows[PRODUCT].isin(LABELS) & (rows[NARRATIVE].fillna("").str.strip() != "")]
     letters = letters.rename(columns={ID: "id", NARRATIVE: "text"}).reset_index(drop=True)
     letters["label"] = encode_labels(letters[PRODUCT])

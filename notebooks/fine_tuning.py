@@ -39,7 +39,7 @@ def training_arguments(
         seed=seed,
         num_train_epochs=epochs,
         per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=64,
+        per_device_eval_batch_size=8,  # its sampler sorts few batches at a time: small ones hold less padding
         train_sampling_strategy="group_by_length",
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
