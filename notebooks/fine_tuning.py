@@ -52,7 +52,6 @@ def training_arguments(
         label_names=["labels"],
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,  # beside the best one
         logging_strategy="epoch",
         load_best_model_at_end=True,
         metric_for_best_model="f1",
