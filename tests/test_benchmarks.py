@@ -92,7 +92,7 @@ def test_a_run_is_split_by_its_cells_times_and_pythons_account_of_imports():
         "import time: 1 | 700000 |   pandas",
         "import time: 1 | 1500000 | helpers",
     ]
-    log = "\n".join([*lines, "said by a cell", "import time: 1 | 500000 | modelling"])
+    log = "\n".join([*lines, "said by a cell", *["import time: 1 | 500000 | modelling"] * 2])
     assert whole_run.split(page, log) == {"start": 2, "imports": 2, "work": 5}
     assert whole_run.seconds_said("mini data and models … 1 min 02 s\n") == 62
     assert whole_run.seconds_said("mini data and models … 3.5 s\n") == 3.5
