@@ -147,12 +147,11 @@ def test_right_padding_moves_no_logit_of_gpt2(gpt2):
 
 
 def test_predictions_come_back_in_the_order_of_the_texts(distilbert):
-    tokenizer = AutoTokenizer.from_pretrained(distilbert)
-    model = load_distilbert(str(distilbert), "none", 0)
-    texts = [CARD, MORTGAGE * 4, "fee", CARD * 3, MORTGAGE]
+    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(distilbert, None, 0)
+    texts = [f"{CARD if i % 3 else MORTGAGE} " * (1 + 5 * i % 7) for i in range(20)]  # three batches on a CPU
     one_by_one = [predict(model, tokenizer, [text], 64)[0] for text in texts]
-    assert np.allclose(predict(model, tokenizer, texts, 64, batch_size=2), one_by_one, atol=1e-6)
-    assert len(set(np.round(one_by_one, 6))) == len(texts)
+    assert np.allclose(predict(model, tokenizer, texts, 64), one_by_one, atol=1e-6)
+    assert len({round(p, 6) for p in one_by_one}) > 10
 
 
 def test_the_body_in_four_bits_is_really_in_four_bits(gpt2):
