@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -264,8 +265,10 @@ def test_the_same_adapter_sits_on_four_bits_and_on_full_precision(gpt2, letters,
                 weight.normal_(std=0.5)
     answers = predict(model, tokenizer, letters["text"], 64)
     model.save_pretrained(tmp_path / "adapter")
-    four = with_weights(load_gpt2_in_4_bits(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
-    full = with_weights(load_gpt2(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*fan_in_fan_out")  # how each body stores its matrices is told
+        four = with_weights(load_gpt2_in_4_bits(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
+        full = with_weights(load_gpt2(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
     assert np.allclose(predict(four, tokenizer, letters["text"], 64), answers, atol=1e-6)
     elsewhere = predict(full, tokenizer, letters["text"], 64)
     assert 1e-6 < abs(elsewhere - answers).max() < 0.2  # another body, and yet the same adapter
