@@ -104,9 +104,10 @@ def cost_of(scoring: dict, made: dict | None) -> dict:
         found["base, MB"] = made["base_mb"]
         found["weights"] = made["parameters"]["all"]
     if made and made["weights"]:
-        found |= {"trained in the adapter": made["parameters"]["trained in the adapter"]}
-        found |= {"trained in the head": made["parameters"]["trained in the head"], "trained, MB": made["size_mb"]}
-        found |= {"training, s": made["train_seconds"], "letters/s": made["train_texts_per_second"]}
+        trained = {part: number for part, number in made["parameters"].items() if part != "all"}
+        found |= trained | {"weights trained": sum(trained.values())}
+        found |= {"trained, MB": made["size_mb"]}
+        found |= {"training, s": made["train_seconds"], "training, letters/s": made["train_texts_per_second"]}
         found |= {
             "training, MB host": made["train_memory_mb"]["host"],
             "training, MB device": made["train_memory_mb"]["cuda"],
@@ -188,13 +189,14 @@ def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
 
 def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
     """Draw each trained model's accuracy, with its interval, against a cost in a logarithm; the linear model is a line."""
-    for number, name in enumerate(cost.drop("tfidf_logreg").dropna().index):
+    trained = cost.drop("tfidf_logreg").dropna()
+    for number, name in enumerate(trained.index):
         value, (low, high) = scores.loc[name, "accuracy"], scores.loc[name, "intervals"]["accuracy"]
         marker = "s" if name.startswith("distilbert") else "o"
         reach = [[value - low], [high - value]]
         axes.errorbar(cost[name], value, yerr=reach, fmt=marker, color=f"C{number}", capsize=4, label=name)
     axes.axhline(scores.loc["tfidf_logreg", "accuracy"], linestyle="--", color="grey", label="tfidf_logreg")
-    axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 4, cost.max() * 4))
+    axes.set(xlabel=cost.name, xscale="log", xlim=(trained.min() / 4, trained.max() * 4))
     axes.xaxis.set_minor_formatter("")
 
 

@@ -154,18 +154,19 @@ def predict(model, tokenizer, texts, max_tokens) -> np.ndarray:
 
 
 def count_parameters(model) -> pd.Series:
-    """Return how many weights there are and how many are trained, adapter and head apart; 4-bit weights count in full.
+    """Return how many weights there are and how many are trained, by part; 4-bit weights count in full.
 
     peft keeps an unused copy of a head that is trained, under `original_module`; it is left out.
     """
-    counts = {"all": 0, "trained in the adapter": 0, "trained in the head": 0}
+    counts = {"all": 0, "trained in the adapter": 0, "trained in the head": 0, "trained in the body": 0}
     for name, weight in model.named_parameters():
         if "original_module" in name:
             continue
         size = weight.quant_state.shape.numel() if getattr(weight, "quant_state", None) is not None else weight.numel()
         counts["all"] += size
         if weight.requires_grad:
-            counts["trained in the adapter" if "lora_" in name else "trained in the head"] += size
+            part = "adapter" if "lora_" in name else "head" if "classifier" in name or "score" in name else "body"
+            counts[f"trained in the {part}"] += size
     return pd.Series(counts)
 
 

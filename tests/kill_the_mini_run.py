@@ -75,7 +75,7 @@ def main(kills: int) -> None:
     while seen["kills"] < kills:
         run, kind = start(out), chance.choice(["driver", "driver", "signal", "kernel"])
         with contextlib.suppress(subprocess.TimeoutExpired):
-            run.wait(chance.uniform(1, 45))
+            run.wait(chance.uniform(1, 30))
         if run.poll() is None:
             disturb(run, kind)
             seen["kills"] += 1

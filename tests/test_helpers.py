@@ -28,6 +28,7 @@ from judging import (
     best_temperature,
     calibration_error,
     check_comparable,
+    cost_of,
     draw_confusion,
     intervals,
     keyword_rule,
@@ -366,3 +367,15 @@ def test_other_complaints_are_on_the_products_from_anybody_and_no_copies(tmp_pat
     assert "other: 7 rows, 2 letters" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"leaves no letter.*-p EXTRA_TEST PATH"):
         other_complaints(str(tmp_path / "other.parquet"), [text, "my card", "my house"])
+
+
+def test_a_cost_table_counts_what_was_trained_and_leaves_out_what_there_is_not():
+    scoring = {"letters": 10, "seconds": 2.0, "memory_mb": {"host": 300, "cuda": None}}
+    made = {"base_mb": 5.0, "size_mb": 0.5, "train_seconds": 4.0, "train_texts_per_second": 25.0, "weights": "there"}
+    made["parameters"] = {"all": 110, "trained in the adapter": 10, "trained in the head": 3, "trained in the body": 0}
+    made["train_memory_mb"] = {"host": 400, "cuda": 200}
+    floor, adapter, base = cost_of(scoring, None), cost_of(scoring, made), cost_of(scoring, made | {"weights": None})
+    assert floor == {"scoring, letters/s": 5.0, "scoring, MB host": 300, "scoring, MB device": None}
+    assert (adapter["weights"], adapter["weights trained"], adapter["trained, MB"]) == (110, 13, 0.5)
+    assert (adapter["training, letters/s"], adapter["training, MB device"]) == (25.0, 200)
+    assert base["weights"] == 100 and base["base, MB"] == 5.0 and "weights trained" not in base

@@ -177,6 +177,8 @@ def test_the_unused_copy_of_the_head_is_not_counted(distilbert):
     wrapped = count_parameters(get_peft_model(load_distilbert(distilbert, None, 0), config))
     assert wrapped["all"] == plain["all"] + wrapped["trained in the adapter"]
     assert 0 < wrapped["trained in the head"] < plain["all"] and wrapped["trained in the adapter"] > 0
+    assert wrapped["trained in the body"] == 0 and plain["trained in the head"] == wrapped["trained in the head"]
+    assert plain["all"] == plain["trained in the head"] + plain["trained in the body"]
 
 
 # --- training
