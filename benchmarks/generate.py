@@ -1,12 +1,12 @@
 """A file of complaints as large as the hub's: 1,689,573 rows in the raw schema, made from a small one."""
 
 import itertools
-import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from helpers import write_whole
 
 ROWS = 1_689_573
 GROUP = 1000  # rows in a row group, as the library that filled the hub writes them
@@ -42,10 +42,8 @@ def rows_like(source: pa.Table, company: str, rows: int, first_id: int, random: 
 def letters(source: pa.Table, rows: int, random: np.random.Generator) -> list[str | None]:
     """Return that many letters, as long as real ones are; one in a thousand is missing and one is blank."""
     text = "\n".join(filter(None, source[NARRATIVE].to_pylist())).encode("ascii", "ignore").decode()
-    characters, longest = (
-        len(text) / len(text.split()),
-        len(text) // 2,
-    )  # of a word and the space behind it; of a letter
+    characters = len(text) / len(text.split())  # of a word and the space behind it
+    longest = len(text) // 2  # of a letter
     lengths = np.exp(random.normal(np.log(MEDIAN_WORDS * characters), SPREAD, rows)).astype(int).clip(1, longest)
     starts = random.integers(0, len(text) - longest, rows)
     found = [text[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
@@ -61,14 +59,12 @@ def generate(source: Path, company: str, path: Path, rows: int = ROWS, seed: int
     if path.exists():
         return path
     table, random = pq.read_table(source).replace_schema_metadata(), np.random.default_rng(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+
+    def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, table.schema) as file:
             for first in range(0, rows, 50 * GROUP):
                 part = rows_like(table, company, min(50 * GROUP, rows - first), first, random)
                 file.write_table(part, row_group_size=GROUP)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_whole(path, write)
     return path

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 from helpers import LABELS
 from sklearn.model_selection import train_test_split
 
-from driver.parameters import defaults
+from driver.parameters import code_cells, defaults
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 PAGES = {"distilbert_lora": "03_distilbert_lora", "gpt2_lora": "04_gpt2_lora", "gpt2_qlora": "05_gpt2_qlora"}
@@ -15,8 +14,7 @@ PAGES = {"distilbert_lora": "03_distilbert_lora", "gpt2_lora": "04_gpt2_lora", "
 
 def cells(page: str) -> list[str]:
     """Return the sources of a notebook's code cells."""
-    notebook = nbformat.read(NOTEBOOKS / f"{page}.ipynb", as_version=4)
-    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return code_cells(NOTEBOOKS / f"{page}.ipynb")
 
 
 def values(kind: str) -> dict:

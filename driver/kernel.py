@@ -129,7 +129,8 @@ def run_cells(
 ) -> None:
     """Run the page's cells in place, in a kernel in the folder; call started(cell, cell_index) before each of them.
 
-    `marks` are added to the kernel's environment; `minutes` are the limits for a cell and for the whole; CellFailed says which cell stopped it and why.
+    `marks` are added to the kernel's environment; `minutes` are the limits for a cell and for the whole. CellFailed says
+    which cell stopped it and why.
     """
     end = time.monotonic() + 60 * minutes[1]
     manager = NotebookExecutionManager(page, progress_bar=False, autosave_cell_every=0)

@@ -10,10 +10,7 @@ from driver import Refused
 
 SOURCES = ("DATASET", "MODEL", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
 
-OPTIONS = {
-    "OUT": "--out DIR",
-    "RUNS": "--seeds SEED … and --controls",
-}  # what the driver sets itself, and by which option
+OPTIONS = {"OUT": "--out DIR", "RUNS": "--seeds SEED … and --controls"}  # set by the driver, by way of these options
 
 
 def read_notebook(path: Path) -> dict:
@@ -27,6 +24,11 @@ def read_notebook(path: Path) -> dict:
 def source(cell: dict) -> str:
     """Return a cell's text, which the format allows to be a list of lines."""
     return "".join(cell["source"])
+
+
+def code_cells(path: Path) -> list[str]:
+    """Return the texts of a notebook's code cells, in order."""
+    return [source(cell) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
 
 
 def defaults(path: Path) -> dict:
@@ -88,6 +90,12 @@ def local_source(name: str, text: str, root: Path) -> str:
     if Path(text).suffix.lower() in (".csv", ".parquet") or text.startswith((".", "/", "~")):
         raise Refused(f"{name} {text}: there is no such file or folder, seen from {Path.cwd()}. Pass an existing path.")
     return text
+
+
+def sources(values: dict, root: Path) -> dict[str, Path | None]:
+    """Return {name: local path, or None where it is a hub id} of the sources among the values; an empty one is none."""
+    named = {name: value for name, value in values.items() if name in SOURCES and value}
+    return {name: root / value if (root / value).exists() else None for name, value in named.items()}
 
 
 def from_command_line(pairs: list[tuple[str, str]], known: dict[str, dict], ranges: dict, root: Path) -> dict:

@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 from driver import Refused, guard
-from driver.parameters import SOURCES
+from driver.parameters import sources
 
 
 def wanted(values: dict[str, dict], root: Path) -> list[tuple[str, str, str, str]]:
     """Return (kind, repository, revision, config) of each data set and model that the values name on the hub."""
     found = set()
     for given in values.values():
-        for name in SOURCES:
-            if name in given and not (root / given[name]).exists():
+        for name, path in sources(given, root).items():
+            if path is None:
                 kind, prefix = ("dataset", "") if name == "DATASET" else ("model", f"{name}_")
                 config = given["CONFIG"] if kind == "dataset" else ""
                 found.add((kind, given[name], given[f"{prefix}REVISION"], config))

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from driver import Refused
-from driver.parameters import SOURCES, read_notebook, source
+from driver.parameters import code_cells, sources
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
 
@@ -106,12 +106,8 @@ def device() -> str:
 def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
     """Return all that the stage's results depend on, as plain JSON: equal inputs, nothing to run."""
     notebooks = root / "notebooks"
-    code = [
-        source(c) for c in read_notebook(notebooks / f"{stage.notebook}.ipynb")["cells"] if c["cell_type"] == "code"
-    ]
-    local = {
-        name: root / value for name, value in values.items() if name in SOURCES and value and (root / value).exists()
-    }
+    code = code_cells(notebooks / f"{stage.notebook}.ipynb")
+    local = {name: path for name, path in sources(values, root).items() if path}
     parts = {"code cells": hashlib.sha256(json.dumps(code).encode()).hexdigest()}
     parts |= {path.name: sha256(path) for path in sorted(notebooks.glob("*.py"))}
     parts |= {name: f"{path.name} {sha256_of_source(path)}" for name, path in local.items()}

@@ -50,12 +50,12 @@ TRAININGS = ("03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora")  # run once 
 
 def stages(seeds: list[int], controls: bool) -> list[Stage]:
     """Return all stages in an order in which they can run: the first seed's at the top, each other's in seeds/SEED/."""
-    by_name = {stage.name: stage for stage in STAGES}
-    more = [by_name[name].in_folder(f"seeds/{seed}", TRAININGS) for seed in seeds[1:] for name in TRAININGS]
-    runs = [*TRAININGS, *(stage.name for stage in more), *(["controls"] if controls else [])]
-    last = by_name["06_comparing"]
-    last = Stage(last.name, (*last.needs, *runs), last.makes)
-    return [*STAGES[:5], *more, *([by_name["controls"]] if controls else []), last]
+    *first, appendix, last = STAGES
+    trainings = [stage for stage in first if stage.name in TRAININGS]
+    more = [stage.in_folder(f"seeds/{seed}", TRAININGS) for seed in seeds[1:] for stage in trainings]
+    judged = [*trainings, *more, *([appendix] if controls else [])]
+    last = Stage(last.name, (*last.needs, *(stage.name for stage in judged)), last.makes)
+    return [*first, *judged[len(trainings) :], last]
 
 
 def own_values(stage: Stage, seeds: list[int]) -> dict:
