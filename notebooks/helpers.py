@@ -251,20 +251,17 @@ class Run:
     ) -> None:
         """Note a trained model for the result file: what it stands on, where its weights are, its costs and its validation.
 
-        `checkpoint` is the base's folder, `cost` what `measured` found, `texts` how many were read in all epochs, `answers` are the probabilities on
-        validation. The base is the one in the page's parameters, or that of the `twin`, another model's record.
+        `checkpoint` is the base's folder, `cost` what `measured` found, `texts` how many were read in all epochs, `answers`
+        are the probabilities on validation. The base is the one in the page's parameters, or that of the `twin`, another
+        model's record.
         """
         given, seconds = self.parameters, history["seconds"].sum()  # of all epochs, in whichever run that was
-        base = {
-            "architecture": name.partition("_")[0],
-            "checkpoint": twin["checkpoint"] if twin else given["MODEL"],
-            "revision": twin["revision"] if twin else given["MODEL_REVISION"],
-            "max_tokens": twin["max_tokens"] if twin else given["MAX_TOKENS"],
-            "seed": given["SEED"],
-        }
+        own = {"checkpoint": "MODEL", "revision": "MODEL_REVISION", "max_tokens": "MAX_TOKENS"}
         self.trained[name] = {
             "kind": kind,
-            **base,
+            "architecture": name.partition("_")[0],
+            **{key: twin[key] if twin else given[parameter] for key, parameter in own.items()},
+            "seed": given["SEED"],
             "base_mb": megabytes(Path(checkpoint), "*.safetensors"),
             "weights": f"models/{self.notebook}/{name}" if twin else f"models/{self.notebook}",
             "parameters": counts.to_dict(),

@@ -131,6 +131,16 @@ def load_gpt2_in_4_bits(checkpoint: str, revision: str, seed: int, pad_token_id:
     return model
 
 
+def load_base(architecture: str, model: str, revision: str, seed: int, four_bits: bool = False) -> tuple:
+    """Return the base of notebook 03 ("distilbert"), 04 ("gpt2") or 05 (in four bits), its head drawn anew, and its tokenizer."""
+    checkpoint = find_model(model, revision, architecture)
+    if architecture == "distilbert":
+        return load_distilbert(checkpoint, revision, seed), AutoTokenizer.from_pretrained(checkpoint, revision=revision)
+    tokenizer = load_gpt2_tokenizer(checkpoint, revision)
+    load = load_gpt2_in_4_bits if four_bits else load_gpt2
+    return load(checkpoint, revision, seed, tokenizer.pad_token_id), tokenizer
+
+
 def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:
     """Return the texts as token ids cut at max_tokens, with their attention masks and labels, not yet padded."""
     tokens = tokenizer(table["text"].tolist(), truncation=True, max_length=max_tokens)
