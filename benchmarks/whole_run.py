@@ -30,13 +30,14 @@ def copy_project(folder: Path) -> None:
 
 
 def import_seconds(log: str) -> float:
-    """Return the seconds of the imports in a kernel's log, from the page's first (helpers) on; the kernel's own come before.
+    """Return the seconds of the imports in a kernel's log, from the first of a module of the series on.
 
-    The kernel's watch over its streams can write a line twice: a module counts once.
+    The kernel's own imports come before. The kernel's watch over its streams can write a line twice: a module counts once.
     """
     roots = {name: int(microseconds) for microseconds, name in IMPORTED.findall(log)}
-    names = list(roots)
-    return sum(roots[name] for name in names[names.index("helpers") :]) / 1e6
+    names, own = list(roots), {path.stem for path in (measure.ROOT / "notebooks").glob("*.py")}
+    first = next(i for i, name in enumerate(names) if name in own)
+    return sum(roots[name] for name in names[first:]) / 1e6
 
 
 def split(page: dict, log: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 Started by kernel.py as a script, with its standard output going to the stage's log.
 """
 
+import atexit
 import os
 import subprocess
 import sys
@@ -76,6 +77,13 @@ def run_loudly(shell) -> None:
 
 def main() -> None:
     """Run a kernel on the connection file given in the arguments until it is told to shut down."""
+    told = False
+
+    def leave():
+        if told:
+            os._exit(0)  # Python would take thousands of modules apart for two seconds or three
+
+    atexit.register(leave)  # first, and so called last: after the hooks of all that the cells import
     log = os.dup(1)
     from ipykernel.kernelapp import IPKernelApp
 
@@ -86,6 +94,7 @@ def main() -> None:
         app.shell.events.register("post_run_cell", lambda result, tap=tap: tap.finish())
     run_loudly(app.shell)
     app.start()
+    told = True
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The hub: pinned snapshots from its cache or from itself, and an error with the mend when it does not answer."""
+"""Where models and data come from: a checked local folder, or the hub's pinned snapshot, from its cache or from itself."""
 
 import contextlib
 import http.client
+import json
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
+from helpers import place
 from huggingface_hub import get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import tqdm
@@ -25,6 +27,10 @@ MODEL_FILES = (  # what is taken of a model on the hub: no pickles
     "*.safetensors",
     "*.safetensors.index.json",
 )
+LAYERS = {  # the layers that each architecture's adapter expects to find
+    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+}
 
 
 def check_hub(repository: str, revision: str, kind: str) -> None:
@@ -93,3 +99,36 @@ def hub_snapshot(repository: str, revision: str, kind: str, patterns: Iterable[s
 def data_pattern(config: str) -> str:
     """Return where the training split of a data set's config lies in its repository: `default` in data/."""
     return f"{'data' if config == 'default' else config}/train-*.parquet"
+
+
+def find_model(model: str, revision: str, architecture: str) -> str:
+    """Return the folder of the checkpoint to load, a local one or a hub id's at the pinned revision, once it is checked.
+
+    ValueError says what the folder lacks: a readable configuration, a tokenizer, weights, or the architecture with its layers.
+    """
+    folder = place(model)
+    if not folder.is_dir():
+        if "/" in model.strip("/").replace("/", "", 1) or model.startswith((".", "/", "~")):
+            raise FileNotFoundError(f"MODEL {place(model)} is not a folder. Pass a checkpoint's folder: -p MODEL PATH.")
+        folder = hub_snapshot(model, revision, "model", MODEL_FILES)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"MODEL {folder} has no config.json: it is not a checkpoint in the hub's layout.")
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except ValueError as error:
+        raise ValueError(
+            f"MODEL {folder} has a config.json that cannot be read ({error}): save the model anew."
+        ) from None
+    if found != architecture:
+        raise ValueError(
+            f"MODEL {folder} is a {found!r} checkpoint; this notebook needs {architecture!r}, whose adapter sits on the "
+            f"layers {', '.join(LAYERS[architecture])}. Pass such a folder: -p MODEL PATH."
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise ValueError(f"MODEL {folder} has no tokenizer.json: save the model's tokenizer into the same folder.")
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"MODEL {folder} has no weights in a .safetensors file. A pickle (pytorch_model.bin) may hold code and is never "
+            "loaded: write the model anew with its save_pretrained, on a machine that may run it."
+        )
+    return str(folder)

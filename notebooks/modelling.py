@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from helpers import LABELS, megabytes, place
-from hub import MODEL_FILES, hub_snapshot
+from helpers import LABELS, megabytes
+from hub import find_model
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -25,10 +24,6 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 WEIGHTS = "trained.safetensors"  # what was trained of a model without an adapter
-LAYERS = {  # the layers that each architecture's adapter expects to find
-    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
-    "gpt2": ("c_attn", "c_proj", "c_fc"),
-}
 
 
 def device_and_precision() -> tuple[torch.device, torch.dtype]:
@@ -39,34 +34,6 @@ def device_and_precision() -> tuple[torch.device, torch.dtype]:
             including_emulation=False
         ) else torch.float16
     return torch.device("cpu"), torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
-
-
-def find_model(model: str, revision: str, architecture: str) -> str:
-    """Return the folder of the checkpoint to load, a local one or a hub id's at the pinned revision, once it is checked.
-
-    ValueError says what the folder lacks: a configuration, a tokenizer, weights, or the architecture with its layers.
-    """
-    folder = place(model)
-    if not folder.is_dir():
-        if "/" in model.strip("/").replace("/", "", 1) or model.startswith((".", "/", "~")):
-            raise FileNotFoundError(f"MODEL {place(model)} is not a folder. Pass a checkpoint's folder: -p MODEL PATH.")
-        folder = hub_snapshot(model, revision, "model", MODEL_FILES)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"MODEL {folder} has no config.json: it is not a checkpoint in the hub's layout.")
-    found = AutoConfig.from_pretrained(folder).model_type
-    if found != architecture:
-        raise ValueError(
-            f"MODEL {folder} is a {found!r} checkpoint; this notebook needs {architecture!r}, whose adapter sits on the "
-            f"layers {', '.join(LAYERS[architecture])}. Pass such a folder: -p MODEL PATH."
-        )
-    if not (folder / "tokenizer.json").is_file():
-        raise ValueError(f"MODEL {folder} has no tokenizer.json: save the model's tokenizer into the same folder.")
-    if not list(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"MODEL {folder} has no weights in a .safetensors file. A pickle (pytorch_model.bin) may hold code and is never "
-            "loaded: write the model anew with its save_pretrained, on a machine that may run it."
-        )
-    return str(folder)
 
 
 def load_distilbert(checkpoint: str, revision: str, seed: int):

@@ -16,10 +16,9 @@ import nbformat
 import pytest
 import stand_in_hub
 from complaints import load_complaints
-from hub import check_hub
+from hub import check_hub, find_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-from modelling import find_model
 from stand_in_hub import COMPLAINTS, DISTILBERT, GPT2, REVISIONS, serving, write_repositories
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,9 @@ import pytest
 import torch
 from fine_tuning import by_epoch, fit, last_whole_checkpoint, logged, training_arguments, training_key
 from helpers import LABELS
+from hub import find_model
 from modelling import (
     count_parameters,
-    find_model,
     load_distilbert,
     load_gpt2,
     load_gpt2_in_4_bits,
@@ -87,6 +87,9 @@ def test_a_folder_without_a_tokenizer_is_refused(distilbert, tmp_path):
 
 def test_a_folder_that_is_no_checkpoint_or_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
+        find_model(str(tmp_path), "none", "gpt2")
+    (tmp_path / "config.json").write_text('{"model_type": "gp')
+    with pytest.raises(ValueError, match=r"config\.json that cannot be read"):
         find_model(str(tmp_path), "none", "gpt2")
     with pytest.raises(FileNotFoundError, match="not a folder"):
         find_model(str(tmp_path / "nowhere"), "none", "gpt2")
