@@ -129,7 +129,24 @@ def table(figures: list[dict]) -> str:
         low, high = map(shown, line["spread"])
         text = f"{line['name']:46}{other:>12}{shown(line['series']):>12}  {line['unit']:12}{ratio:>9}  {low}..{high}"
         lines.append(text + (f"  {line['note']}" if line["note"] else ""))
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def page(results: dict[str, dict]) -> str:
+    """Return result files, {name: content}, as a Markdown page: a section a file, its machine and settings, its table."""
+    parts = [
+        "# Measured\n\nWritten by `python benchmarks/run.py --show`. The ratio says how many times better the series is."
+    ]
+    for name, result in results.items():
+        machine, used = result["machine"], result["used"]
+        batch = result["settings"]["batch_size"]
+        parts.append(
+            f"## {name}\n\n{machine['processor']}, {machine['threads']} threads, {machine['memory_gb']} GB; on {machine['device']} in "
+            f"{machine['precision']}; load {machine['load_at_start']} at the start. {result['scale'].capitalize()}: data "
+            f"{used['data']}, models {', '.join(sorted(set(used['models'].values())))}"
+            f"{f'; batches of {batch}' if batch else ''}. Code {machine['commit']}.\n\n```\n{table(result['figures'])}\n```"
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

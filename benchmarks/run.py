@@ -45,6 +45,9 @@ def parse() -> argparse.Namespace:
         help="texts in a batch of both sides' training (each recipe's own: 16; GPT-2 8 and 16)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    parser.add_argument(
+        "--show", type=Path, nargs="+", metavar="FILE", help="print such files as a Markdown page, and measure nothing"
+    )
     return parser.parse_args()
 
 
@@ -63,8 +66,11 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Measure the rows that are asked for, print the table, and write the file."""
+    """Measure the rows that are asked for, print the table, and write the file; or show what earlier runs wrote."""
     options = parse()
+    if options.show:
+        print(measure.page({path.stem: json.loads(path.read_text()) for path in sorted(options.show)}), end="")
+        return
     machine = measure.machine()
     prepare(options)
     used = {"data": Path(options.data).stem, "models": {part: Path(path).name for part, path in options.models.items()}}

@@ -1,6 +1,7 @@
 """The benchmark's own arithmetic and the two sides' promises, on toys; no test here measures a time."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from benchmarks import measure, pages, run, series, study, training, whole_run
 from benchmarks.generate import COMPANY_SHARE, GROUP, generate
 from mini.complaints import write_complaints
 
+ROOT = Path(__file__).parents[1]
 COMPANY = "BANK OF AMERICA, NATIONAL ASSOCIATION"
 TEXTS = ["my credit card was charged a fee", "the escrow on my mortgage was raised"]
 
@@ -172,6 +174,15 @@ def test_the_file_holds_the_machine_the_data_and_each_figure(complaints, tmp_pat
     assert machine <= found["machine"].keys() and found["machine"]["versions"]["torch"].startswith("2.")
     assert found["used"]["data"] == "mini-complaints" and found["scale"] == "mini"
     assert found["figures"][0]["ratio"] == 2 and found["figures"][0]["row"] == "data"
+
+
+def test_the_page_of_results_says_what_the_committed_files_say():
+    files = sorted((ROOT / "benchmarks/results").glob("*.json"))
+    assert len(files) >= 5
+    results = {path.stem: json.loads(path.read_text()) for path in files}
+    page = (ROOT / "benchmarks/results/README.md").read_text()
+    assert page == measure.page(results)
+    assert all(line["name"] in page for result in results.values() for line in result["figures"])
 
 
 def test_a_childs_failure_is_told():

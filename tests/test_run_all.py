@@ -46,6 +46,12 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
         assert statuses == {"completed"}
 
 
+def test_what_a_page_leaves_to_its_end_is_done_when_its_kernel_leaves(fresh):
+    fresh.add("01_data", "import atexit\natexit.register(Path(OUT, 'at_the_end').write_text, 'done')")
+    assert fresh.run("--only", "01_data").returncode == 0
+    assert (fresh.out / "at_the_end").read_text() == "done"
+
+
 def test_a_second_run_skips_all_in_five_seconds(project):
     before, started = project.files(), time.monotonic()
     again = project.run()
