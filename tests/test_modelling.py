@@ -19,6 +19,7 @@ from helpers import LABELS
 from hub import find_model
 from modelling import (
     count_parameters,
+    load_base,
     load_distilbert,
     load_gpt2,
     load_gpt2_in_4_bits,
@@ -32,7 +33,7 @@ from modelling import (
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from stand_in_hub import write_distilbert, write_gpt2
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from driver import guard
 
@@ -156,6 +157,26 @@ def test_predictions_come_back_in_the_order_of_the_texts(distilbert):
     one_by_one = [predict(model, tokenizer, [text], 64)[0] for text in texts]
     assert np.allclose(predict(model, tokenizer, texts, 64), one_by_one, atol=1e-6)
     assert len({round(p, 6) for p in one_by_one}) > 10
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "gpt2"])
+def test_what_makes_it_fast_moves_answers_and_gradients_by_rounding_only(kind, request):
+    fast, tokenizer = load_base(kind, str(request.getfixturevalue(kind)), "none", 0)
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        request.getfixturevalue(kind), num_labels=2, attn_implementation="eager", pad_token_id=tokenizer.pad_token_id
+    )
+    plain.load_state_dict(fast.state_dict())
+    texts, labels = [CARD, f"{CARD} {MORTGAGE}", MORTGAGE], torch.tensor([1, 1, 0])
+    alone = [tokenizer(text, return_tensors="pt") for text in texts]
+    with torch.inference_mode():
+        answers = [plain(**one).logits.softmax(dim=1)[0, 1].item() for one in alone]
+    assert predict(fast, tokenizer, texts, 64) == pytest.approx(answers, abs=1e-6)
+    fast(**tokenizer(texts, padding=True, return_tensors="pt"), labels=labels).loss.backward()
+    for one, label in zip(alone, labels, strict=True):
+        (plain(**one, labels=label[None]).loss / len(texts)).backward()
+    pairs = [(a, b) for a, b in zip(fast.parameters(), plain.parameters(), strict=True) if b.grad is not None]
+    assert len(pairs) > 20 and max(b.grad.abs().max() for _, b in pairs) > 1e-2
+    assert all(torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5) for a, b in pairs)
 
 
 def test_the_body_in_four_bits_is_really_in_four_bits(gpt2):
