@@ -138,13 +138,13 @@ def page(results: dict[str, dict]) -> str:
         "# Measured\n\nWritten by `python benchmarks/run.py --show`. The ratio says how many times better the series is."
     ]
     for name, result in results.items():
-        machine, used = result["machine"], result["used"]
-        batch = result["settings"]["batch_size"]
+        machine, used, settings = result["machine"], result["used"], result["settings"]
+        batch = f"batches of {settings['batch_size']}" if settings["batch_size"] else "each recipe's own batches"
         parts.append(
             f"## {name}\n\n{machine['processor']}, {machine['threads']} threads, {machine['memory_gb']} GB; on {machine['device']} in "
             f"{machine['precision']}; load {machine['load_at_start']} at the start. {result['scale'].capitalize()}: data "
-            f"{used['data']}, models {', '.join(sorted(set(used['models'].values())))}"
-            f"{f'; batches of {batch}' if batch else ''}. Code {machine['commit']}.\n\n```\n{table(result['figures'])}\n```"
+            f"{used['data']}, models {', '.join(sorted(set(used['models'].values())))}; {batch}; {settings['repeats']} repeats "
+            f"({settings['quality_repeats']} of the time to quality). Code {machine['commit']}.\n\n```\n{table(result['figures'])}\n```"
         )
     return "\n\n".join(parts) + "\n"
 

@@ -82,7 +82,7 @@ def main() -> None:
         found = rows.ALL[row](options)
         print(f"\n{row}, {time.perf_counter() - started:.0f} s\n{measure.table(found)}\n", flush=True)
         figures += [{"row": row, **line} for line in found]
-        settings = {"repeats": options.repeats, "batch_size": options.batch_size, "limit_minutes": options.limit}
+        settings = {name: getattr(options, name) for name in ("repeats", "quality_repeats", "batch_size", "limit")}
         result = {"machine": machine, "scale": scale, "used": used, "settings": settings, "figures": figures}
         if options.out:  # after each row: a row takes long
             options.out.write_text(json.dumps(result, indent=1) + "\n")
