@@ -129,7 +129,12 @@ def table(figures: list[dict]) -> str:
         low, high = map(shown, line["spread"])
         text = f"{line['name']:46}{other:>12}{shown(line['series']):>12}  {line['unit']:12}{ratio:>9}  {low}..{high}"
         lines.append(text + (f"  {line['note']}" if line["note"] else ""))
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
+
+
+def material(used: dict) -> str:
+    """Return in words which data and models a result stands on."""
+    return f"data {used['data']}, models {', '.join(sorted(set(used['models'].values())))}"
 
 
 def page(results: dict[str, dict]) -> str:
@@ -138,12 +143,12 @@ def page(results: dict[str, dict]) -> str:
         "# Measured\n\nWritten by `python benchmarks/run.py --show`. The ratio says how many times better the series is."
     ]
     for name, result in results.items():
-        machine, used, settings = result["machine"], result["used"], result["settings"]
+        machine, settings = result["machine"], result["settings"]
         batch = f"batches of {settings['batch_size']}" if settings["batch_size"] else "each recipe's own batches"
         parts.append(
             f"## {name}\n\n{machine['processor']}, {machine['threads']} threads, {machine['memory_gb']} GB; on {machine['device']} in "
-            f"{machine['precision']}; load {machine['load_at_start']} at the start. {result['scale'].capitalize()}: data "
-            f"{used['data']}, models {', '.join(sorted(set(used['models'].values())))}; {batch}; {settings['repeats']} repeats "
+            f"{machine['precision']}; load {machine['load_at_start']} at the start. {result['scale'].capitalize()}: "
+            f"{material(result['used'])}; {batch}; {settings['repeats']} repeats "
             f"({settings['quality_repeats']} of the time to quality). Code {machine['commit']}.\n\n```\n{table(result['figures'])}\n```"
         )
     return "\n\n".join(parts) + "\n"

@@ -75,7 +75,7 @@ def main() -> None:
     prepare(options)
     used = {"data": Path(options.data).stem, "models": {part: Path(path).name for part, path in options.models.items()}}
     scale = "mini" if any(name.startswith("mini-") for name in used["models"].values()) else "full size"
-    print(f"\n{scale}: data {used['data']}, models {', '.join(sorted(set(used['models'].values())))}")
+    print(f"\n{scale}: {measure.material(used)}")
     figures = []
     for row in options.rows:
         started = time.perf_counter()

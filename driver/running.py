@@ -29,7 +29,8 @@ def state(stage: Stage, values: dict, root: Path, out: Path) -> str:
 def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namespace) -> float:
     """Run one notebook, write its executed copy and, last of all, its manifest; return the seconds it took.
 
-    The checkpoints of its training, from which it goes on when it is killed, are dropped only then. Failed says what went wrong; the notebook as far as it came is then executed/NAME.failed.ipynb.
+    The checkpoints of its training, from which it goes on when it is killed, are dropped only then. Failed
+    says what went wrong; the notebook as far as it came is then executed/NAME.failed.ipynb.
     """
     from driver import kernel  # papermill takes two seconds to import
 

@@ -161,9 +161,10 @@ def test_predictions_come_back_in_the_order_of_the_texts(distilbert):
 
 @pytest.mark.parametrize("kind", ["distilbert", "gpt2"])
 def test_what_makes_it_fast_moves_answers_and_gradients_by_rounding_only(kind, request):
-    fast, tokenizer = load_base(kind, str(request.getfixturevalue(kind)), "none", 0)
+    folder = str(request.getfixturevalue(kind))
+    fast, tokenizer = load_base(kind, folder, "none", 0)
     plain = AutoModelForSequenceClassification.from_pretrained(
-        request.getfixturevalue(kind), num_labels=2, attn_implementation="eager", pad_token_id=tokenizer.pad_token_id
+        folder, num_labels=2, attn_implementation="eager", pad_token_id=tokenizer.pad_token_id
     )
     plain.load_state_dict(fast.state_dict())
     texts, labels = [CARD, f"{CARD} {MORTGAGE}", MORTGAGE], torch.tensor([1, 1, 0])
