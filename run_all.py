@@ -42,6 +42,11 @@ def parse() -> argparse.Namespace:
         "--mini", action="store_true", help="run offline in minutes, on embedded data and miniature models"
     )
     parser.add_argument(
+        "--pretrain",
+        action="store_true",
+        help="with --mini: pretrain the miniature models on the data's other companies, instead of taking the shipped ones",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of all outputs (the repository; with --mini runs/mini)"
     )
     which = parser.add_mutually_exclusive_group()
@@ -75,6 +80,10 @@ def parse() -> argparse.Namespace:
         "--stage-limit", type=float, metavar="MINUTES", default=1440, help="end a notebook after (1440)"
     )
     options = parser.parse_args()
+    if options.pretrain and not options.mini:
+        raise Refused(
+            "--pretrain makes miniature models, so it goes with --mini. A full run takes -p DISTILBERT and -p GPT2."
+        )
     if options.jobs < 1:
         raise Refused(f"--jobs {options.jobs}: at least one notebook has to run at a time.")
     if options.save and not options.controls:
@@ -119,13 +128,18 @@ def notebook(name: str) -> Path:
     return NOTEBOOKS / f"{name}.ipynb"
 
 
-def mini_values(known: dict, given: dict) -> dict:
-    """Return {notebook: {parameter: value}} of the offline kit; what it lacks of data and models is made now."""
+def mini_values(known: dict, given: dict, out: Path, options: argparse.Namespace) -> dict:
+    """Return {notebook: {parameter: value}} of the offline demo; unless they are only listed, what lacks is made now."""
     started = time.monotonic()
-    print("mini data and models … ", end="", flush=True)
+    make = not options.list
+    if make:
+        print("mini data and models … ", end="", flush=True)
     flat = {name: value for values in given.values() for name, value in values.items()}
-    made = kit.values(ROOT, flat.get("DATASET", ""), flat.get("COMPANY", known["01_data"]["COMPANY"]))
-    print(duration(time.monotonic() - started), flush=True)
+    cache = kit.cache_folder(ROOT, out)
+    company = flat.get("COMPANY", known["01_data"]["COMPANY"])
+    made = kit.values(ROOT, cache, flat.get("DATASET", ""), company, options.pretrain, make)
+    if make:
+        print(duration(time.monotonic() - started), flush=True)
     return {
         name: {
             parameter: parameters.typed(parameter, value, known[name][parameter]) for parameter, value in values.items()
@@ -136,7 +150,7 @@ def mini_values(known: dict, given: dict) -> dict:
 
 def values_of(known: dict, given: dict, out: Path, options: argparse.Namespace) -> dict:
     """Return {stage: {parameter: value}}: the notebooks' own, under mini's, those of the command line, and the stage's."""
-    mini = mini_values(known, given) if options.mini else {}
+    mini = mini_values(known, given, out, options) if options.mini else {}
     values = {name: known[name] | mini.get(name, {}) | given.get(name, {}) for name in NAMES}
     return {
         stage.name: values[stage.notebook] | series.own_values(stage, options.seeds) | {"OUT": str(out / stage.folder)}
@@ -181,8 +195,8 @@ def show_list(stages: list[Stage], values: dict, out: Path) -> None:
 # --- what comes of it -------------------------------------------------------------------------------------------------
 
 
-def show_results(times: dict[str, str], out: Path) -> None:
-    """Print the result table, the time that each notebook took, and where the bar plot is."""
+def show_results(times: dict[str, str], out: Path, pairs: list) -> None:
+    """Print the result table, a mini run's beside the published one, the time that each notebook took, and the bar plot's place."""
     result = json.loads((out / "results/06_comparing.json").read_text(encoding="utf-8"))
     scores = ("accuracy", "precision", "recall", "f1")
     print(f"\n{'model':18}{'kind':8}" + "".join(f"{score:>10}" for score in scores) + "   accuracy over seeds")
@@ -192,6 +206,10 @@ def show_results(times: dict[str, str], out: Path) -> None:
             + "".join(f"{row[score]:10.3f}" for score in scores)
             + f"   {readme.over_seeds(result, row['model'])}".rstrip()
         )
+    published = ROOT / "docs/06_comparing.json"
+    if result["mini"] and published.exists():
+        asked = [f"{name} {value}" for name, value in pairs]
+        print(readme.beside_published(result, json.loads(published.read_text(encoding="utf-8")), asked))
     print("\nTime: " + ", ".join(f"{name} {time}" for name, time in times.items()))
     print(f"Bar plot: {out / 'plots/barplot_perfmetrics.png'}")
 
@@ -219,8 +237,15 @@ def save(values: dict, out: Path, options: argparse.Namespace) -> None:
     print(f"Saved the outputs of {len(texts)} notebooks in {NOTEBOOKS}, table and figure in README.md and docs/")
 
 
+def pin(options: argparse.Namespace) -> None:
+    """Make a mini run compute the same on every machine, unless another device or precision is asked for."""
+    if options.mini and not {"DEVICE", "PRECISION"} & {name for name, _ in options.p}:
+        os.environ.update(kit.pins())
+
+
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
+    pin(options)
     out = (options.out or (ROOT / "runs" / "mini" if options.mini else ROOT)).resolve()
     if options.sweep:
         return run_sweep(options, out)
@@ -245,7 +270,7 @@ def run_series(options: argparse.Namespace, pairs: list, out: Path) -> None:
         check_needs(stages, values, out, options)
         times = run_stages(stages, values, ROOT, out, options)
         if "06_comparing" in times:
-            show_results(times, out)
+            show_results(times, out, pairs)
         if options.save:
             save(values, out, options)
 

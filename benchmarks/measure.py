@@ -34,7 +34,7 @@ def child(function: str, given: str) -> None:
     """Print, as JSON on the last line, what the function returns and this process's peak memory."""
     module, name = function.split(":")
     found = getattr(importlib.import_module(module), name)(**json.loads(given))
-    from helpers import peak_memory_mb
+    from machine import peak_memory_mb
 
     memory = peak_memory_mb()
     print(json.dumps(found | {"peak_mb": memory["cuda"] or memory["host"]}))
@@ -108,9 +108,9 @@ def processor() -> str:
 def torch_sees() -> dict:
     """Return torch's threads, its device, and the precision in which the series trains there."""
     import torch
-    from modelling import device_and_precision
+    from machine import choose_computing
 
-    device, precision = device_and_precision()
+    device, precision = choose_computing("auto", "auto")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     return {"torch_threads": torch.get_num_threads(), "device": name, "precision": str(precision).partition(".")[2]}
 

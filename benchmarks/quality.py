@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fine_tuning
 import modelling
+from machine import choose_computing
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
 from benchmarks import pages, series, study
@@ -44,6 +45,7 @@ def until_mark(side: str, checkpoint: str, data: str, company: str, mark: float,
     """Return the seconds of training, the best accuracy on validation so far, and whether it reached the mark."""
     kind, given = "distilbert_lora", pages.values("distilbert_lora")
     train, validation = pages.letters(data, company)
+    computing = choose_computing("auto", "auto")
     with tempfile.TemporaryDirectory() as folder:
         if side == "study":
             model, tokenizer = study.load(kind, checkpoint)
@@ -53,13 +55,12 @@ def until_mark(side: str, checkpoint: str, data: str, company: str, mark: float,
             model, tokenizer = series.load(kind, checkpoint)
             cut = given["MAX_TOKENS"]
             tokens = modelling.tokenise(train, tokenizer, cut)
-            arguments = fine_tuning.training_arguments(
-                Path(folder), given["LEARNING_RATE"], given["EPOCHS"], given["BATCH_SIZE"], given["SEED"]
-            )
+            settings = (given[name] for name in ("LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "SEED"))
+            arguments = fine_tuning.training_arguments(Path(folder), *settings, computing)
         steps = len(train) // (arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps)
 
         def accuracy() -> float:
-            probability = modelling.predict(model, tokenizer, validation["text"], cut)
+            probability = modelling.predict(model, tokenizer, validation["text"], cut, computing)
             model.train()
             return float(((probability >= 0.5) == validation["label"]).mean())
 

@@ -4,6 +4,7 @@ import time
 
 import modelling
 import numpy as np
+from machine import choose_computing
 from transformers import AutoTokenizer, pipeline
 
 from benchmarks import pages
@@ -13,15 +14,15 @@ TEXTS = 200
 
 def scorer(checkpoint: str):
     """Return a model with a new head, and its tokenizer."""
-    return modelling.load_distilbert(checkpoint, "main", 0), AutoTokenizer.from_pretrained(checkpoint)
+    return modelling.load_distilbert(checkpoint, ("0", "1"), 0), AutoTokenizer.from_pretrained(checkpoint)
 
 
 def side_by_side(checkpoint: str, data: str, company: str, repeats: int) -> dict:
     """Return the letters a second of the series and of the pipeline at its defaults and at 32, run by turns."""
     model, tokenizer = scorer(checkpoint)
     texts = pages.letters(data, company)[0]["text"].tolist()[:TEXTS]
-    device, _ = modelling.device_and_precision()
-    ready = pipeline("text-classification", model=model, tokenizer=tokenizer, device=device)
+    computing = choose_computing("auto", "auto")
+    ready = pipeline("text-classification", model=model, tokenizer=tokenizer, device=computing.device)
     cut = {"truncation": True, "max_length": 512}
 
     def by_pipeline(texts, **more):
@@ -30,7 +31,7 @@ def side_by_side(checkpoint: str, data: str, company: str, repeats: int) -> dict
         return np.array([a["score"] if a["label"] == card else 1 - a["score"] for a in answers])
 
     sides = {
-        "series": lambda texts: modelling.predict(model, tokenizer, texts, 512),
+        "series": lambda texts: modelling.predict(model, tokenizer, texts, 512, computing),
         "defaults": by_pipeline,
         "batch 32": lambda texts: by_pipeline(texts, batch_size=32),
     }
@@ -51,7 +52,8 @@ def growth(checkpoint: str, data: str, company: str, texts: int) -> dict:
     """Return the letters a second of `predict` on that many letters, drawn again and again from those there are."""
     model, tokenizer = scorer(checkpoint)
     letters = pages.letters(data, company)[0]["text"].sample(texts, replace=True, random_state=0).tolist()
-    modelling.predict(model, tokenizer, letters[:64], 512)
+    computing = choose_computing("auto", "auto")
+    modelling.predict(model, tokenizer, letters[:64], 512, computing)
     started = time.perf_counter()
-    modelling.predict(model, tokenizer, letters, 512)
+    modelling.predict(model, tokenizer, letters, 512, computing)
     return {"rate": texts / (time.perf_counter() - started)}

@@ -1,6 +1,7 @@
 """This series' side of the trainings: its own functions, with the adapters that its pages configure."""
 
 import peft
+from machine import choose_computing
 from modelling import load_base
 from transformers import set_seed
 
@@ -10,7 +11,14 @@ from benchmarks import pages
 def load(kind: str, checkpoint: str, seed: int = 42):
     """Return the series' model with its adapter as the page configures it, and its tokenizer."""
     four_bits = kind == "gpt2_qlora"
-    model, tokenizer = load_base(kind.partition("_")[0], checkpoint, "main", seed, four_bits)
+    record = {
+        "architecture": kind.partition("_")[0],
+        "kind": kind.rpartition("_")[2],
+        "checkpoint": checkpoint,
+        "revision": "",
+    }
+    record["precision"] = str(choose_computing("auto", "auto").precision).removeprefix("torch.")
+    model, tokenizer = load_base(record, ("0", "1"), seed)
     if four_bits:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     names = pages.values(kind)

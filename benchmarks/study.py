@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from modelling import device_and_precision
+from machine import choose_computing
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     AutoModelForSequenceClassification,
@@ -51,7 +51,7 @@ def load(kind: str, checkpoint: str, seed: int = 42):
         tokenizer.pad_token = tokenizer.eos_token
     quantization = None
     if recipe.four_bits:
-        _, precision = device_and_precision()
+        precision = choose_computing("auto", "auto").precision
         computing = torch.float32 if precision == torch.float32 else torch.bfloat16
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -102,6 +102,7 @@ def training_arguments(kind: str, folder: Path, seed: int = 42) -> TrainingArgum
         optim="adamw_torch",
         weight_decay=0.01,
         label_names=["labels"],
+        use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
     )

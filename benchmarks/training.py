@@ -17,6 +17,7 @@ import fine_tuning
 import modelling
 import torch
 from datasets import Dataset
+from machine import choose_computing
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -124,6 +125,7 @@ def train_a_few(side: str, kind: str, checkpoint: str, data: str, company: str, 
     given, recipe = pages.values(kind), study.RECIPES[kind]
     size = batch_size or (recipe.batch_size if side == "study" else given["BATCH_SIZE"])
     train, _ = pages.letters(data, company)
+    computing = choose_computing("auto", "auto")
     with tempfile.TemporaryDirectory() as folder:
         if side == "study":
             model, tokenizer = study.load(kind, checkpoint)
@@ -135,15 +137,16 @@ def train_a_few(side: str, kind: str, checkpoint: str, data: str, company: str, 
             model, tokenizer = series.load(kind, checkpoint)
             cut = min(given["MAX_TOKENS"], model.config.max_position_embeddings)
             tokens = modelling.tokenise(train, tokenizer, cut)
-            arguments = fine_tuning.training_arguments(Path(folder), given["LEARNING_RATE"], 1, size, given["SEED"])
+            arguments = fine_tuning.training_arguments(
+                Path(folder), given["LEARNING_RATE"], 1, size, given["SEED"], computing
+            )
             order = list(LengthGroupedSampler(size, lengths=list(map(len, tokens["input_ids"]))))
         arguments = dataclasses.replace(arguments, per_device_train_batch_size=size)
         lengths = list(map(len, tokens["input_ids"]))
         batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]  # whole ones
         batches.sort(key=lambda batch: max(lengths[row] for row in batch))
         chosen = stratified(batches, TIMED)
-        device, precision = modelling.device_and_precision()
-        precision = torch.float32 if side == "study" else precision
+        device, precision = computing.device, torch.float32 if side == "study" else computing.precision
         before = matrix_rate(device, precision)
         seconds = timed(model, tokenizer, arguments, tokens, [chosen[TIMED // 2], *chosen])
     widths = [max(lengths[row] for row in batch) for batch in batches]

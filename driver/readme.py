@@ -49,6 +49,28 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def beside_published(result: dict, published: dict, asked: list[str]) -> str:
+    """Return a sentence on a mini run's table beside the published one: equal to the last digit, or which condition differs.
+
+    `asked` are the parameters given on the command line, each "NAME VALUE".
+    """
+    theirs = {row["model"]: row for row in published["test"]}
+    differing = [row["model"] for row in result["test"] if row != theirs.get(row["model"])]
+    if not differing:
+        return f"All {len(result['test'])} rows are those of the published table, byte for byte."
+    found = [f"-p {text}" for text in asked]
+    flat = [
+        {"data": r["data"], "models": r["models"], "seed": r["seed"], **r["versions"], **r["numerics"]}
+        for r in (result, published)
+    ]
+    for name in sorted(flat[0].keys() | flat[1].keys()):
+        here, there = (each.get(name, "not set") for each in flat)
+        if here != there:
+            found.append(f"{name}: {here}, published with {there}")
+    why = "; ".join(found) or "nothing that is pinned: please report it with this run's results/06_comparing.json"
+    return f"{len(differing)} of {len(result['test'])} rows are not those of the published table. What differs: {why}."
+
+
 def with_results(text: str, result: dict) -> str:
     """Return the README's text with what stands between its two marks replaced by the result's sentence and table."""
     between = "\n".join(["", provenance(result), "", table(result), ""])

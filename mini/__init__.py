@@ -1,72 +1,90 @@
-"""The offline kit: complaints written for the occasion, and two miniature models pretrained on them."""
+"""The offline demo: complaints written for the occasion, and two miniature models, shipped or pretrained anew."""
 
 import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from mini import complaints
 
 HERE = Path(__file__).parent
-COMPANY, NARRATIVE = "Company", "Consumer complaint narrative"
+CHECKPOINTS = HERE / "checkpoints"
+KINDS = ("distilbert", "gpt2")
 FEWEST = 200  # narratives that a pretraining takes
 TRAINING = {"LEARNING_RATE": 3e-3, "EPOCHS": 2}  # chosen on validation, where a third epoch gains nothing
+COMPUTING = {"DEVICE": "cpu", "PRECISION": "float32"}
 
 
-def prepare(dataset: Path | None, company: str, cache: Path) -> dict[str, dict]:
-    """Return {notebook: {parameter: value}} for a mini run; data and models are made once and kept in the cache.
-
-    Without a data set the embedded complaints are written. The models are pretrained on the narratives of all companies
-    but the study's, so that no text of the study is seen before notebook 03. ValueError says when those are too few.
-    """
-    data = dataset or write_complaints(cache)
-    models = {kind: find_or_pretrain(kind, data, company, cache) for kind in ("distilbert", "gpt2")}
-    both = {"DISTILBERT": str(models["distilbert"]), "GPT2": str(models["gpt2"])}
+def values(data: Path, models: dict[str, Path]) -> dict[str, dict]:
+    """Return {notebook: {parameter: value}} of a mini run on this data with these miniature models."""
+    distilbert, gpt2 = ({name.upper(): str(models[name])} for name in KINDS)
+    training = COMPUTING | TRAINING
     return {
-        "01_data": {"DATASET": str(data), **both},
-        "03_distilbert_lora": {"MODEL": str(models["distilbert"]), **TRAINING},
-        "04_gpt2_lora": {"MODEL": str(models["gpt2"]), **TRAINING},
-        "05_gpt2_qlora": {"MODEL": str(models["gpt2"]), **TRAINING},
+        "01_data": {"DATASET": str(data), **distilbert, **gpt2},
+        "03_distilbert_lora": distilbert | training,
+        "04_gpt2_lora": gpt2 | training,
+        "05_gpt2_qlora": gpt2 | training,
         "controls": {"HEAD_RATE": 3e-3, "FULL_RATE": 3e-4},
     }
 
 
-def write_complaints(cache: Path) -> Path:
-    """Return the embedded complaints' file, named by what wrote it; write it unless the cache has it."""
+def embedded_data(cache: Path) -> Path:
+    """Return where the embedded complaints lie once they are written, in a file named by the code that writes them."""
     digest = hashlib.sha256((HERE / "complaints.py").read_bytes()).hexdigest()[:8]
-    path = cache / f"mini-complaints-{digest}.parquet"
-    return path if path.exists() else complaints.write_complaints(path)
+    return cache / f"mini-complaints-{digest}.parquet"
 
 
-def find_or_pretrain(kind: str, data: Path, company: str, cache: Path) -> Path:
-    """Return the folder of the miniature model for this data; pretrain it first unless the cache has it.
+def shipped_models() -> dict[str, Path]:
+    """Return the folder of each miniature model that comes with the project, named by a hash of its weights."""
+    return {kind: next(CHECKPOINTS.glob(f"mini-{kind}-*")) for kind in KINDS}
 
-    The folder is named by all that the model follows from: the data's bytes, the company left out, the code, the libraries.
+
+def prepare(dataset: Path | None, company: str, cache: Path, pretrain: bool, make: bool = True) -> dict[str, dict]:
+    """Return the values of a mini run; where `make` says so, what lacks of data and models is made, and kept in the cache.
+
+    Without a data set the embedded complaints are written. To pretrain takes the narratives of all companies but the
+    study's, so that no text of the study is seen before notebook 03. ValueError says when those are too few.
     """
-    code = (HERE / "models.py").read_bytes() + (HERE / "__init__.py").read_bytes()
-    versions = [importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")]
-    digest = hashlib.sha256(data.read_bytes() + code + json.dumps([company, *versions]).encode()).hexdigest()[:8]
-    folder = cache / f"mini-{kind}-{digest}"
-    if not folder.exists():
-        from mini import models  # torch and transformers take seconds to import
+    data = dataset or embedded_data(cache)
+    if make and not data.exists():
+        complaints.write_complaints(data)
+    if not pretrain:
+        return values(data, shipped_models())
+    return values(data, {kind: find_or_pretrain(kind, data, company, cache, make) for kind in KINDS})
 
-        models.build(kind, other_narratives(data, company), folder)
-    return folder
+
+def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: bool) -> Path:
+    """Return the folder of a miniature model that has learned from this data, in the cache; pretrain it if it is not there.
+
+    It lies in a folder named by what it was made from: the data's bytes, the company left out, the code, the libraries.
+    """
+    code = (HERE / "models.py").read_bytes()
+    about = [company, *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
+    content = data.read_bytes() if data.is_file() else str(data).encode()
+    digest = hashlib.sha256(content + code + json.dumps(about).encode()).hexdigest()[:8]
+    folder = cache / f"pretrained-{digest}"
+    for found in folder.glob(f"mini-{kind}-*"):
+        return found
+    if not make:
+        return folder / f"mini-{kind}-not-made-yet"
+    from mini import models  # torch and transformers take seconds to import
+
+    return models.build(kind, other_narratives(data, company), folder)
 
 
 def other_narratives(data: Path, company: str) -> list[str]:
     """Return the narratives of all companies but one; ValueError says when there are too few to learn from."""
-    columns = [COMPANY, NARRATIVE]
-    rows = (
-        pd.read_csv(data, usecols=columns) if data.suffix.lower() == ".csv" else pd.read_parquet(data, columns=columns)
-    )
-    texts = rows.loc[rows[COMPANY] != company, NARRATIVE].dropna()
-    texts = texts[texts.str.strip() != ""].tolist()
+    from sources import read  # beside the notebooks
+
+    columns = {"company": "Company", "text": "Consumer complaint narrative"}
+    texts = []
+    for part in read(data, columns):
+        rows = part.to_pandas()
+        rows = rows[(rows["company"] != company) & (rows["text"].fillna("").str.strip() != "")]
+        texts += rows["text"].tolist()
     if len(texts) < FEWEST:
         raise ValueError(
-            f"DATASET {data} has {len(texts)} narratives of companies other than {company}; the miniature models are "
-            f"pretrained on those and need {FEWEST}. Pass a larger file (-p DATASET PATH), or full-size models without --mini."
+            f"DATASET {data} has {len(texts)} narratives of companies other than {company}; --pretrain makes the miniature "
+            f"models from those and needs {FEWEST}. Pass a larger file (-p DATASET PATH), or run without --pretrain."
         )
     return texts

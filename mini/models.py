@@ -6,6 +6,7 @@ its own task, to fill in masked words or to continue a text. And beside it, the 
 [CLS] in DistilBERT and of the last token in GPT-2, learns to tell which words the text holds: nothing else would ever use it.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -45,16 +46,22 @@ RECIPES = {  # DistilBERT: a slower rate, or it unlearns its word vectors, and m
 }
 
 
-def build(kind: str, narratives: list[str], folder: Path, seed: int = 0) -> None:
-    """Pretrain the miniature model of that kind and save it in the folder, which appears only once it is whole."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+def build(kind: str, narratives: list[str], folder: Path, seed: int = 0) -> Path:
+    """Pretrain the miniature model of that kind and return where it lies: in a folder of its own, named by its weights.
+
+    The weights are stored in 16 bits. The folder appears only once it is whole.
+    """
+    temporary = folder / f".mini-{kind}.{os.getpid()}.tmp"
     model, tokenizer = pretrain(kind, narratives, seed)
-    model.save_pretrained(temporary)
+    model.half().save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    if folder.exists():  # another run was faster
+    digest = hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest()[:8]
+    made = folder / f"mini-{kind}-{digest}"
+    if made.exists():  # another run was faster
         shutil.rmtree(temporary)
     else:
-        temporary.rename(folder)
+        temporary.rename(made)
+    return made
 
 
 def make_tokenizer(kind: str, narratives: list[str], recipe: Recipe) -> PreTrainedTokenizerFast:

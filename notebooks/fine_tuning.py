@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset, Features, Value
-from helpers import PACKAGES, sha256, write_whole
+from helpers import sha256, write_whole
 from judging import score
-from modelling import device_and_precision
+from machine import PACKAGES, Computing, numerics
 from peft import PeftModel
 from transformers import (
     DataCollatorWithPadding,
@@ -30,10 +30,9 @@ from transformers import (
 
 
 def training_arguments(
-    folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int
+    folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int, computing: Computing
 ) -> TrainingArguments:
     """Return every setting of a training; the folder holds one checkpoint an epoch while it runs."""
-    _, precision = device_and_precision()
     return TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -47,15 +46,16 @@ def training_arguments(
         optim="adamw_torch_fused",
         weight_decay=0.01,
         max_grad_norm=1.0,
-        bf16=precision == torch.bfloat16,
-        fp16=precision == torch.float16,
+        use_cpu=computing.device.type == "cpu",
+        bf16=computing.precision == torch.bfloat16,
+        fp16=computing.precision == torch.float16,
         label_names=["labels"],
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
         load_best_model_at_end=True,
         metric_for_best_model="f1",
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=computing.device.type == "cuda",
         report_to="none",
     )
 
@@ -231,9 +231,7 @@ def training_key(trainer: Trainer, page: str) -> str:
     adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
     settings = [trainer.args.to_dict(), model.config.to_dict(), adapters, page, repr(trainer.data_collator)]
     settings += [sys.version, {package: importlib.metadata.version(package) for package in (*PACKAGES, "accelerate")}]
-    on_cuda = torch.cuda.is_available()
-    settings += [torch.cuda.get_device_name() if on_cuda else torch.backends.cpu.get_cpu_capability()]
-    settings += [torch.get_num_threads()]
+    settings += [numerics(Computing(trainer.args.device, torch.float32))]
     plain = json.dumps(settings, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
     digest.update(plain.encode())
     return digest.hexdigest()

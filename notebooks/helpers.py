@@ -2,17 +2,14 @@
 
 Whatever changes a number is decided on the pages; a function that a page teaches stands there first, and in the modules beside
 this one word for word: `complaints.py` (the letters), `judging.py` (scores, tests, figures), `modelling.py` (models),
-`fine_tuning.py` (their training), `hub.py` (what is downloaded).
+`fine_tuning.py` (their training), `hub.py` (what is downloaded), `machine.py` (what it all runs on).
 """
 
-import contextlib
+import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
-import sys
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -20,13 +17,19 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import psutil
 import seaborn as sns
 from IPython.display import display
+from machine import Computing, numerics, peak_memory_mb, settle, versions
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS = ("Mortgage", "Credit card or prepaid card")  # a label's place is its id; id 1 is the positive class
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
+LABELS = ("Mortgage", "Credit card or prepaid card")
+PARAMETERS = (  # every name that a parameters cell may hold
+    *("DATASET", "CONFIG", "REVISION", "ENCODING", "TEXT_COLUMN", "LABEL_COLUMN", "COMPANY", "CLASSES"),
+    *("TRAIN_ROWS", "TEST_ROWS", "MORE_ROWS", "EXTRA_TEST", "TEXT", "RUNS"),
+    *("DISTILBERT", "DISTILBERT_REVISION", "GPT2", "GPT2_REVISION", "DEVICE", "PRECISION", "MAX_TOKENS"),
+    *("RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "HEAD_RATE", "FULL_RATE", "STUDY_RATE"),
+    *("SEED", "OUT"),
+)
 MAKERS = {
     "data/pool.parquet": "01_data",
     "data/train.parquet": "01_data",
@@ -55,6 +58,16 @@ def is_mini(name: str) -> bool:
     return Path(name).name.startswith("mini-")
 
 
+class CheckFailed(Exception):
+    """What a notebook claims, or what its data must fulfil, does not hold; the text says what was found."""
+
+
+def check(condition, message: str) -> None:
+    """Raise CheckFailed with the message unless the condition holds: an assert that no setting of Python switches off."""
+    if not condition:
+        raise CheckFailed(message)
+
+
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of the file's bytes."""
     with open(path, "rb") as file:
@@ -70,50 +83,6 @@ def write_whole(path: Path, write) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def peak_memory_mb() -> dict:
-    """Return this process's peak memory so far in MB: {"host": …, "cuda": … or None}."""
-    if sys.platform == "win32":
-        host = psutil.Process().memory_info().peak_wset / 2**20
-    else:
-        import resource  # not on Windows
-
-        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    torch = sys.modules.get("torch")
-    cuda = torch.cuda.max_memory_allocated() / 2**20 if torch and torch.cuda.is_available() else None
-    return {"host": round(host), "cuda": cuda and round(cuda)}
-
-
-@contextlib.contextmanager
-def measured():
-    """Yield a dict that holds, once the block has ended, its `seconds` and its `memory_mb`: {"host": …, "cuda": … or None}.
-
-    `host` is the most memory that the whole process took meanwhile, looked at fifty times a second; `cuda` is what torch
-    allocated at most. Both are in MB (2**20 bytes).
-    """
-    torch, process, over = sys.modules.get("torch"), psutil.Process(), threading.Event()
-    found, cuda = {}, torch is not None and torch.cuda.is_available()
-    seen = [process.memory_info().rss]
-
-    def look():
-        while not over.wait(0.02):
-            seen.append(max(seen.pop(), process.memory_info().rss))
-
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    started = time.perf_counter()
-    try:
-        yield found
-    finally:
-        over.set()
-        looking.join()
-        host = max(*seen, process.memory_info().rss) / 2**20
-        allocated = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
-        found["seconds"] = time.perf_counter() - started
-        found["memory_mb"] = {"host": round(host), "cuda": allocated and round(allocated)}
 
 
 def megabytes(folder: Path, pattern: str = "*") -> float:
@@ -146,11 +115,12 @@ class Run:
     """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
 
     def __init__(self, notebook: str, page: dict):
-        """Take the page's globals() for the parameters (upper-case plain values) and set the figures' one style."""
+        """Take the parameters from the page's globals(), and set the figures' one style."""
         filter_known_warnings()
-        plain = (str, int, float, bool, list, dict, type(None))
+        settle()
         self.notebook = notebook
-        self.parameters = {k: v for k, v in page.items() if k.isupper() and isinstance(v, plain)}
+        self.parameters = {name: page[name] for name in PARAMETERS if name in page}
+        self.computing: Computing | None = None  # set by the notebooks that run a model
         self.out = place(page["OUT"])
         is_further_seed = self.out.parent.name == "seeds"  # such a run has its own folder beside what 01 and 02 made
         self.series = self.out.parents[1] if is_further_seed else self.out
@@ -176,6 +146,11 @@ class Run:
         print(f"Data: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
         numbers = [f"{name} {value}" for name, value in self.parameters.items() if isinstance(value, int | float)]
         print(f"Values: {', '.join(numbers)}.")
+
+    @functools.cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes; a label is a name's place, and id 1 is the positive class."""
+        return tuple(self.parameters.get("CLASSES") or self.read_result("01_data")["labels"])
 
     def path(self, name: str) -> Path:
         """Return the path of an earlier notebook's output; FileNotFoundError says which notebook makes it."""
@@ -214,18 +189,16 @@ class Run:
 
     def save_result(self, **content) -> None:
         """Write results/<notebook>.json: what was run, on what, at which cost, and the content given."""
-        torch = sys.modules.get("torch")
-        device = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu"
         result = {
             "notebook": self.notebook,
             "mini": self.mini,
             **self.sources,
             "parameters": {k: str(v) if isinstance(v, Path) else v for k, v in self.parameters.items() if k != "OUT"},
             "seed": self.parameters["SEED"],
-            "labels": LABELS,
+            "labels": self.labels,
             "data_sha256": self.data_sha256,
-            "versions": {"python": sys.version.split()[0], **{p: importlib.metadata.version(p) for p in PACKAGES}},
-            "device": device,
+            "versions": versions(),
+            "numerics": numerics(self.computing),
             "seconds": round(time.perf_counter() - self.started, 1),
             "peak_memory_mb": peak_memory_mb(),
             **({"trained": self.trained} if self.trained else {}),
@@ -256,11 +229,15 @@ class Run:
         model's record.
         """
         given, seconds = self.parameters, history["seconds"].sum()  # of all epochs, in whichever run that was
-        own = {"checkpoint": "MODEL", "revision": "MODEL_REVISION", "max_tokens": "MAX_TOKENS"}
+        architecture = name.partition("_")[0]
+        base = architecture.upper()  # DISTILBERT, or GPT2
+        own = {"checkpoint": base, "revision": f"{base}_REVISION", "max_tokens": "MAX_TOKENS"}
         self.trained[name] = {
             "kind": kind,
-            "architecture": name.partition("_")[0],
+            "architecture": architecture,
             **{key: twin[key] if twin else given[parameter] for key, parameter in own.items()},
+            "device": self.computing.device.type,
+            "precision": str(self.computing.precision).removeprefix("torch."),
             "seed": given["SEED"],
             "base_mb": megabytes(Path(checkpoint), "*.safetensors"),
             "weights": f"models/{self.notebook}/{name}" if twin else f"models/{self.notebook}",

@@ -5,10 +5,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from complaints import normalise
-from helpers import LABELS
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from sklearn.pipeline import make_pipeline
@@ -16,8 +15,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 METRICS = ("accuracy", "precision", "recall", "f1")
-CARD_WORDS = ("card", "cards", "prepaid", "visa", "rewards", "purchase", "merchant", "charge", "charges", "fraud")
-MORTGAGE_WORDS = ("mortgage", "loan", "escrow", "home", "house", "property", "foreclosure", "modification", "refinance")
+CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"
+KEYWORDS = {
+    CARD: ("card", "cards", "prepaid", "visa", "rewards", "purchase", "merchant", "charge", "charges", "fraud"),
+    MORTGAGE: ("mortgage", "loan", "escrow", "home", "house", "property", "foreclosure", "modification", "refinance"),
+}
 
 
 def score(labels, predictions) -> dict:
@@ -60,10 +62,24 @@ def intervals(labels, predictions, seed: int, draws: int = 10_000) -> dict:
     return found | {"accuracy": proportion_confint(right, n, method="wilson")}
 
 
-def keyword_rule(texts) -> np.ndarray:
-    """Return the probability of class 1 by counting give-away words: 1 where card words lead, 0 where not, ½ at a tie."""
+def choose_keywords(texts, labels, classes: tuple[str, str]) -> list[list[str]]:
+    """Return the words that speak for class 0, and those for class 1.
+
+    For mortgages and cards they are ours. For other classes they are the ten of each that most more texts of it hold.
+    """
+    if set(classes) <= KEYWORDS.keys():
+        return [list(KEYWORDS[name]) for name in classes]
+    counter = CountVectorizer(preprocessor=normalise, binary=True, min_df=2)
+    held, labels = counter.fit_transform(texts), np.asarray(labels)
+    lead = np.asarray(held[labels == 1].mean(axis=0) - held[labels == 0].mean(axis=0)).ravel()
+    words = counter.get_feature_names_out()[np.argsort(lead, kind="stable")]
+    return [words[:10].tolist(), words[:-11:-1].tolist()]
+
+
+def keyword_rule(texts, keywords: list[list[str]]) -> np.ndarray:
+    """Return the probability of class 1 by counting keywords: 1 where those of class 1 lead, 0 where not, ½ at a tie."""
     words = [normalise(text).split() for text in texts]
-    lead = [sum(w in CARD_WORDS for w in ws) - sum(w in MORTGAGE_WORDS for w in ws) for ws in words]
+    lead = [sum(w in keywords[1] for w in ws) - sum(w in keywords[0] for w in ws) for ws in words]
     return (np.sign(lead) + 1) / 2
 
 
@@ -73,8 +89,9 @@ def linear_model(texts, labels):
     return make_pipeline(words, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
 
 
-def check_comparable(results: dict, data_sha256: dict, mini: bool) -> None:
-    """Return when all results stem from the same letters, labels and scale as this run; ValueError says what differs."""
+def check_comparable(results: dict, data_sha256: dict, mini: bool, labels: tuple[str, str]) -> None:
+    """Return when all results stem from the same letters, labels, scale and precision; ValueError says what differs."""
+    precisions = {stage: result["numerics"].get("precision") for stage, result in results.items() if result["models"]}
     for stage, result in results.items():
         mend = f"run it again on the same data: python run_all.py --from {stage}"
         for name, found in result["data_sha256"].items():
@@ -82,12 +99,14 @@ def check_comparable(results: dict, data_sha256: dict, mini: bool) -> None:
                 raise ValueError(
                     f"{stage} was made from another data/{name}.parquet than the one that is there: {mend}."
                 )
-        if result["labels"] != list(LABELS):
-            raise ValueError(f"{stage} has the labels {result['labels']}, this page has {list(LABELS)}: {mend}.")
+        if tuple(result["labels"]) != labels:
+            raise ValueError(f"{stage} has the labels {result['labels']}, this page has {list(labels)}: {mend}.")
         if result["models"] and result["mini"] != mini:
             raise ValueError(
                 f"{stage} is a {'mini' if result['mini'] else 'full'} result among others that are not: {mend}."
             )
+    if len(set(precisions.values())) > 1:
+        raise ValueError(f"The models were trained in different precisions, {precisions}: pass one PRECISION to all.")
 
 
 def cost_of(scoring: dict, made: dict | None) -> dict:
@@ -151,9 +170,9 @@ def best_temperature(labels, probability) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def draw_confusion(labels, predictions, title: str, axes: plt.Axes) -> None:
+def draw_confusion(labels, predictions, classes: tuple[str, str], title: str, axes: plt.Axes) -> None:
     """Draw the 2 × 2 confusion matrix, true class by row and predicted class by column, with counts in the cells."""
-    short = ["Mortgage", "Card"]
+    short = ["Card" if name == CARD else name for name in classes]
     table = pd.crosstab(np.asarray(labels, int), np.asarray(predictions, int)).reindex(
         index=[0, 1], columns=[0, 1], fill_value=0
     )

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from helpers import LABELS, megabytes
+from helpers import check, megabytes
 from hub import find_model
+from machine import Computing
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -26,63 +27,66 @@ from transformers.pytorch_utils import Conv1D
 WEIGHTS = "trained.safetensors"  # what was trained of a model without an adapter
 
 
-def device_and_precision() -> tuple[torch.device, torch.dtype]:
-    """Return where to compute and in what: bfloat16 where the hardware has it (CUDA from Ampere on, CPUs with AMX tiles),
-    float16 on older CUDA, float32 on every other CPU, where it is the fastest."""
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported(
-            including_emulation=False
-        ) else torch.float16
-    return torch.device("cpu"), torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+def draw_head(seed: int, *layers: torch.nn.Linear) -> None:
+    """Seed all random generators and give the layers new weights, whatever the checkpoint brought for them.
 
-
-def load_distilbert(checkpoint: str, revision: str, seed: int):
-    """Return a pretrained DistilBERT with a new, seeded two-class head, its dropout in the frozen body switched off."""
+    They are drawn as the library draws a new head for either model: with a standard deviation of .02, and biases of zero.
+    """
     set_seed(seed)
-    return AutoModelForSequenceClassification.from_pretrained(
+    for layer in layers:
+        torch.nn.init.normal_(layer.weight, std=0.02)
+        if layer.bias is not None:
+            torch.nn.init.zeros_(layer.bias)
+
+
+def load_distilbert(checkpoint: str, labels: tuple[str, str], seed: int):
+    """Return a pretrained DistilBERT with a new, seeded two-class head, its dropout in the frozen body switched off."""
+    model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
-        revision=revision,
         use_safetensors=True,
         dtype=torch.float32,
         num_labels=2,
-        id2label=dict(enumerate(LABELS)),
-        label2id={name: i for i, name in enumerate(LABELS)},
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+        ignore_mismatched_sizes=True,
         dropout=0.0,
         attention_dropout=0.0,
     )
+    draw_head(seed, model.pre_classifier, model.classifier)
+    return model
 
 
-def load_gpt2_tokenizer(checkpoint: str, revision: str):
+def load_gpt2_tokenizer(checkpoint: str):
     """Return GPT-2's tokenizer with a pad token (the end-of-text token serves) and padding on the right."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     return tokenizer
 
 
-def load_gpt2(checkpoint: str, revision: str, seed: int, pad_token_id: int | None, quantization_config=None):
+def load_gpt2(checkpoint: str, labels: tuple[str, str], seed: int, pad_token_id: int | None, quantization_config=None):
     """Return a pretrained GPT-2 with a new, seeded two-class head; its body is in four bits if a config says so."""
-    set_seed(seed)
-    return AutoModelForSequenceClassification.from_pretrained(
+    model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
-        revision=revision,
         use_safetensors=True,
         dtype=torch.float32,
         quantization_config=quantization_config,
         num_labels=2,
-        id2label=dict(enumerate(LABELS)),
-        label2id={name: i for i, name in enumerate(LABELS)},
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+        ignore_mismatched_sizes=True,
         pad_token_id=pad_token_id,
         activation_function="gelu_pytorch_tanh",
         embd_pdrop=0.0,
         attn_pdrop=0.0,
         resid_pdrop=0.0,
     )
+    draw_head(seed, model.score)
+    return model
 
 
-def load_gpt2_in_4_bits(checkpoint: str, revision: str, seed: int, pad_token_id: int):
-    """Return notebook 04's GPT-2 with the matrices of its blocks in NF4; the scores' precision is the training's."""
-    _, precision = device_and_precision()
+def load_gpt2_in_4_bits(checkpoint: str, labels: tuple[str, str], seed: int, pad_token_id: int, precision: torch.dtype):
+    """Return notebook 04's GPT-2 with the matrices of its blocks in NF4, which its layers restore to the precision given."""
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -90,22 +94,27 @@ def load_gpt2_in_4_bits(checkpoint: str, revision: str, seed: int, pad_token_id:
         bnb_4bit_compute_dtype=precision,
         llm_int8_skip_modules=["score"],
     )
-    model = load_gpt2(checkpoint, revision, seed, pad_token_id, quantization)
-    assert model.is_loaded_in_4bit, "the body is not in four bits"
+    model = load_gpt2(checkpoint, labels, seed, pad_token_id, quantization)
+    check(model.is_loaded_in_4bit, "the base model is not in four bits")
     for layer in model.modules():
         if isinstance(layer, bnb.nn.Linear4bit):
             layer.support_avx512bf16_for_cpu = False
     return model
 
 
-def load_base(architecture: str, model: str, revision: str, seed: int, four_bits: bool = False) -> tuple:
-    """Return the base of notebook 03 ("distilbert"), 04 ("gpt2") or 05 (in four bits), its head drawn anew, and its tokenizer."""
-    checkpoint = find_model(model, revision, architecture)
-    if architecture == "distilbert":
-        return load_distilbert(checkpoint, revision, seed), AutoTokenizer.from_pretrained(checkpoint, revision=revision)
-    tokenizer = load_gpt2_tokenizer(checkpoint, revision)
-    load = load_gpt2_in_4_bits if four_bits else load_gpt2
-    return load(checkpoint, revision, seed, tokenizer.pad_token_id), tokenizer
+def load_base(record: dict, labels: tuple[str, str], seed: int) -> tuple:
+    """Return the base that a training's record names, its head drawn anew with the seed, and its tokenizer.
+
+    It is that of notebook 03, 04, or, for the kind "qlora", 05: in four bits, for the precision of the record.
+    """
+    checkpoint = find_model(record["checkpoint"], record["revision"], record["architecture"])
+    if record["architecture"] == "distilbert":
+        return load_distilbert(checkpoint, labels, seed), AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = load_gpt2_tokenizer(checkpoint)
+    if record["kind"] == "qlora":
+        precision = getattr(torch, record["precision"])
+        return load_gpt2_in_4_bits(checkpoint, labels, seed, tokenizer.pad_token_id, precision), tokenizer
+    return load_gpt2(checkpoint, labels, seed, tokenizer.pad_token_id), tokenizer
 
 
 def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:
@@ -114,19 +123,25 @@ def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
 
-def predict(model, tokenizer, texts, max_tokens) -> np.ndarray:
-    """Return each text's probability of class 1, shape (texts,); batches go from long to short, so little is padded."""
-    device, precision = device_and_precision()
+def predict(model, tokenizer, texts, max_tokens: int, computing: Computing) -> np.ndarray:
+    """Return each text's probability of class 1, shape (texts,).
+
+    A window of texts at a time is tokenised, which keeps the memory small, and read from long to short, so little is padded.
+    """
+    device, precision = computing
     batch_size = 64 if device.type == "cuda" else 8  # a CPU is fastest where a batch fits into its caches
     model.to(device).eval()
-    tokens = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-    order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
-    probabilities = np.empty(len(tokens))
+    texts, probabilities = list(texts), np.empty(len(texts))
     with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = tokenizer.pad({"input_ids": [tokens[i] for i in chosen]}, return_tensors="pt").to(device)
-            probabilities[chosen] = model(**batch).logits.float().softmax(dim=1)[:, 1].cpu()
+        for window in range(0, len(texts), 2_000):
+            tokens = tokenizer(texts[window : window + 2_000], truncation=True, max_length=max_tokens)["input_ids"]
+            tokens = [ids or [tokenizer.pad_token_id] for ids in tokens]  # GPT-2 has no token for an empty text
+            order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                batch = tokenizer.pad({"input_ids": [tokens[i] for i in chosen]}, return_tensors="pt").to(device)
+                found = model(**batch).logits.float().softmax(dim=1)[:, 1].cpu()
+                probabilities[[window + i for i in chosen]] = found
     return probabilities
 
 

@@ -1,5 +1,6 @@
 """What several test files share: the one whole mini run, made once, and toy projects."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from toy import Project
 
-from driver import guard
+from driver import guard, kit, parameters
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as run_all.py does, before anything imports torch
@@ -24,8 +25,8 @@ def run_mini(out, *more):
 
 
 def pytest_collection_modifyitems(items):
-    """Put the tests of the one whole mini run last: it goes on beside all others, which mostly wait."""
-    items.sort(key=lambda item: "mini_out" in item.fixturenames)
+    """Put the tests of what goes on in the background last: the one whole mini run, and the making of its models."""
+    items.sort(key=lambda item: bool({"mini_out", "rebuilt"} & set(item.fixturenames)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +42,31 @@ def mini_run(request, tmp_path_factory):
     yield process, log, out
     process.terminate()
     process.wait(30)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pretraining(request, tmp_path_factory):
+    """Start to pretrain the miniature models anew when any test asks for it; yield the process, its cache and its log."""
+    if not any("rebuilt" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    cache, log = tmp_path_factory.mktemp("rebuilt"), tmp_path_factory.mktemp("log") / "rebuilt.log"
+    asked = json.dumps([str(cache), "", parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"], True, True])
+    with open(log, "w") as file:
+        command = [sys.executable, "-m", "driver.kit", asked]
+        environment = os.environ | kit.pins() | {"PYTHONHASHSEED": "0"}
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
+    yield process, cache, log
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def rebuilt(pretraining):
+    """Return the cache with the miniature models made anew, once their pretraining has ended well."""
+    process, cache, log = pretraining
+    assert process.wait(900) == 0, log.read_text()[-3000:]
+    return cache
 
 
 @pytest.fixture(scope="session")

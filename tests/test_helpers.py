@@ -22,12 +22,13 @@ from complaints import (
     overlap,
     require_rows,
 )
-from helpers import LABELS, Run, measured, plain, short_name, write_whole
+from helpers import Run, plain, short_name, write_whole
 from hub import check_hub
 from judging import (
     best_temperature,
     calibration_error,
     check_comparable,
+    choose_keywords,
     cost_of,
     draw_confusion,
     intervals,
@@ -37,7 +38,10 @@ from judging import (
     scores_of_counts,
     with_temperature,
 )
+from machine import measured
 from sklearn.metrics import f1_score, precision_score
+
+LABELS = ("Mortgage", "Credit card or prepaid card")
 
 
 @pytest.fixture
@@ -222,14 +226,31 @@ def test_mcnemar_on_three_against_nine():
 
 
 def test_the_keyword_rule_counts_words():
-    assert keyword_rule(["my card my card escrow", "mortgage", "nothing", ""]).tolist() == [1, 0, 0.5, 0.5]
+    assert keyword_rule(
+        ["my card my card escrow", "mortgage", "nothing", ""], [["mortgage", "escrow"], ["card"]]
+    ).tolist() == [1, 0, 0.5, 0.5]
+
+
+def test_keywords_are_ours_for_the_studys_classes_and_taken_from_the_texts_for_others():
+    ours = choose_keywords([], [], LABELS)
+    assert "escrow" in ours[0] and "prepaid" in ours[1] and choose_keywords([], [], LABELS[::-1]) == ours[::-1]
+    texts = ["the dog barked at me", "a dog bit me", "the cat purred at me", "a cat slept"] * 2
+    found = choose_keywords(texts, [0, 0, 1, 1] * 2, ("dogs", "cats"))
+    assert found[0][0] == "dog" and found[1][0] == "cat"
+    assert keyword_rule(["dog", "cat"], found).tolist() == [0, 1]
 
 
 # --- results and their comparison
 
 
 def result(**changes):
-    return {"data_sha256": {"train": "a", "test": "b"}, "labels": list(LABELS), "models": ["m"], "mini": True} | changes
+    return {
+        "data_sha256": {"train": "a", "test": "b"},
+        "labels": list(LABELS),
+        "models": ["m"],
+        "mini": True,
+        "numerics": {"precision": "float32"},
+    } | changes
 
 
 @pytest.mark.parametrize(
@@ -238,17 +259,25 @@ def result(**changes):
         ({"data_sha256": {"train": "a", "test": "changed"}}, "another data/test.parquet"),
         ({"labels": list(LABELS[::-1])}, "labels"),
         ({"mini": False}, "full result"),
+        ({"numerics": {"precision": "bfloat16"}}, "different precisions.*-?PRECISION"),
     ],
 )
 def test_results_that_do_not_belong_together_are_refused(changes, says):
     hashes = {"train": "a", "test": "b"}
-    check_comparable({"03": result()}, hashes, mini=True)
+    check_comparable({"03": result()}, hashes, True, LABELS)
     with pytest.raises(ValueError, match=says):
-        check_comparable({"03": result(), "04": result(**changes)}, hashes, mini=True)
+        check_comparable({"03": result(), "04": result(**changes)}, hashes, True, LABELS)
 
 
 def test_a_run_reads_writes_and_records(tmp_path, capsys):
-    page = {"SEED": 1, "OUT": str(tmp_path), "RATE": 0.5, "helper": len}
+    page = {
+        "SEED": 1,
+        "OUT": str(tmp_path),
+        "RANK": 4,
+        "helper": len,
+        "CANDIDATES": 3000,
+        "CLASSES": {"a": ["x"], "b": ["y"]},
+    }
     run = Run("02_test_data", page)
     run.made_from("mini-complaints-1.parquet")
     run.write_table("test", pd.DataFrame({"id": [1]}))
@@ -256,7 +285,12 @@ def test_a_run_reads_writes_and_records(tmp_path, capsys):
         run.read_table("train")
     run.save_result(answer=np.array([1, 2]))
     found = json.loads((tmp_path / "results/02_test_data.json").read_text())
-    assert found["mini"] is True and found["parameters"] == {"SEED": 1, "RATE": 0.5} and found["answer"] == [1, 2]
+    assert (
+        found["mini"] is True
+        and found["parameters"] == {"CLASSES": page["CLASSES"], "RANK": 4, "SEED": 1}
+        and found["labels"] == ["a", "b"]
+        and found["answer"] == [1, 2]
+    )
     assert found["data_sha256"].keys() == {"test"} and found["seconds"] >= 0 and found["peak_memory_mb"]["host"] > 0
     assert "mini run" in capsys.readouterr().out
 
@@ -279,7 +313,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 def test_a_confusion_matrix_counts_each_outcome_in_its_cell():
     _, axes = plt.subplots()
-    draw_confusion([0, 0, 0, 1], np.array([False, False, True, True]), "title", axes)
+    draw_confusion([0, 0, 0, 1], np.array([False, False, True, True]), LABELS, "title", axes)
     assert [text.get_text() for text in axes.texts] == ["2", "1", "0", "1"]
 
 

@@ -86,12 +86,12 @@ def code_cells(path):
 def test_03_runs_in_jupyterlab_with_the_mini_values_set_by_hand(lab, mini_out):
     folder, address = lab
     used = json.loads((mini_out / "executed/03_distilbert_lora.json").read_text())["inputs"]
-    model = next((ROOT / "runs/cache").glob(used["MODEL"].split()[0]))
+    model = next((ROOT / "mini/checkpoints").glob(used["DISTILBERT"].split()[0]))
     out = folder.parent / "out"
     for part in ("data", "results"):
         shutil.copytree(mini_out / part, out / part)
     (out / "results/03_distilbert_lora.json").unlink()
-    values = {"MODEL": str(model), "OUT": str(out), "MAX_TOKENS": 64, "EPOCHS": 1}
+    values = {"DISTILBERT": str(model), "OUT": str(out), "MAX_TOKENS": 64, "EPOCHS": 1}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
         page = browser.new_page()

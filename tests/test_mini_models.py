@@ -1,6 +1,8 @@
 """The miniature models: the hub's layout and calls, built once and whole, from no text of the study."""
 
+import hashlib
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import mini
 from mini import models
 
+ROOT = Path(__file__).parents[1]
 STUDY, KINDS = "STUDY BANK", ("distilbert", "gpt2")
 LAYERS = {
     "distilbert": {"q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2", "pre_classifier", "classifier"},
@@ -41,7 +44,7 @@ def tiny(monkeypatch):
 def folders(tmp_path):
     """Return {kind: folder} of the models made for a small table."""
     table = write_table(tmp_path / "letters.parquet")
-    return {kind: mini.find_or_pretrain(kind, table, STUDY, tmp_path / "cache") for kind in KINDS}
+    return {kind: mini.find_or_pretrain(kind, table, STUDY, tmp_path / "cache", True) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,22 +81,21 @@ def test_same_seed_same_weights(tmp_path, kind):
         f"the bank took fee number {i} and another fee, and nobody there answered my letter about it"
         for i in range(240)
     ]
-    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        models.build(kind, texts, tmp_path / name, seed)
-    one, two, three = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "three"))
-    assert one == two != three
+    one, two, three = (models.build(kind, texts, tmp_path / str(i), seed) for i, seed in enumerate((0, 0, 1)))
+    assert one.name == two.name != three.name
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_built_once_and_anew_for_other_narratives(tmp_path, monkeypatch, suffix):
     table, cache = write_table(tmp_path / f"letters{suffix}"), tmp_path / "cache"
-    first = mini.prepare(table, STUDY, cache)
+    first = mini.prepare(table, STUDY, cache, pretrain=True)
     with monkeypatch.context() as patch:
         patch.setattr(models, "build", lambda *args: pytest.fail("built twice"))
-        assert mini.prepare(table, STUDY, cache) == first
-    other = mini.prepare(write_table(tmp_path / f"other{suffix}", ending="Mend it."), STUDY, cache)
-    for name in ("03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora"):
-        assert other[name]["MODEL"] != first[name]["MODEL"]
+        assert mini.prepare(table, STUDY, cache, pretrain=True) == first
+    other = mini.prepare(write_table(tmp_path / f"other{suffix}", ending="Fix it."), STUDY, cache, pretrain=True)
+    for name, base in (("03_distilbert_lora", "DISTILBERT"), ("04_gpt2_lora", "GPT2"), ("05_gpt2_qlora", "GPT2")):
+        assert other[name][base] != first[name][base]
     assert first["04_gpt2_lora"] == first["05_gpt2_qlora"]
     assert first["01_data"]["DATASET"] == str(table)
 
@@ -103,9 +105,9 @@ def test_a_model_that_was_not_finished_is_not_used(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(models.PreTrainedTokenizerFast, "save_pretrained", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            mini.find_or_pretrain("gpt2", table, STUDY, cache)
-    assert not list(cache.glob("mini-*"))
-    assert (mini.find_or_pretrain("gpt2", table, STUDY, cache) / "tokenizer.json").exists()
+            mini.find_or_pretrain("gpt2", table, STUDY, cache, True)
+    assert not list(cache.glob("*/mini-*"))
+    assert (mini.find_or_pretrain("gpt2", table, STUDY, cache, True) / "tokenizer.json").exists()
 
 
 def test_no_text_of_the_study_is_seen(folders, tmp_path):
@@ -119,11 +121,42 @@ def test_no_text_of_the_study_is_seen(folders, tmp_path):
 def test_too_few_narratives_are_refused_with_their_number(tmp_path):
     table = write_table(tmp_path / "few.csv", others=12)
     with pytest.raises(ValueError, match=r"few\.csv has 12 narratives of companies other than STUDY BANK.*-p DATASET"):
-        mini.prepare(table, STUDY, tmp_path / "cache")
+        mini.prepare(table, STUDY, tmp_path / "cache", pretrain=True)
 
 
 def test_an_unreadable_data_set_is_refused_by_name(tmp_path):
     table = tmp_path / "torn.parquet"
     table.write_bytes(b"PAR1 torn")
     with pytest.raises(ValueError, match=r"torn\.parquet"):
-        mini.prepare(table, STUDY, tmp_path / "cache")
+        mini.prepare(table, STUDY, tmp_path / "cache", pretrain=True)
+
+
+# --- the shipped ones
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_miniature_model_of_each_kind_is_shipped_small_and_named_by_its_weights(kind):
+    folders = list((ROOT / "mini/checkpoints").glob(f"mini-{kind}-*"))
+    assert folders == [mini.shipped_models()[kind]]
+    weights = folders[0] / "model.safetensors"
+    assert folders[0].name == f"mini-{kind}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+    assert weights.stat().st_size < 3_000_000
+
+
+def test_without_pretraining_a_mini_run_takes_them_and_only_to_list_it_makes_nothing(tmp_path):
+    listed = mini.prepare(None, STUDY, tmp_path / "cache", pretrain=False, make=False)
+    assert not (tmp_path / "cache").exists()
+    assert mini.prepare(None, STUDY, tmp_path / "cache", pretrain=False) == listed
+    assert Path(listed["01_data"]["DATASET"]).exists()
+    assert listed["03_distilbert_lora"]["DISTILBERT"] == str(mini.shipped_models()["distilbert"])
+    table = write_table(tmp_path / "own.csv")
+    assert mini.prepare(table, STUDY, tmp_path / "cache", pretrain=False)["04_gpt2_lora"] == listed["04_gpt2_lora"]
+
+
+def test_the_code_makes_the_shipped_models_byte_for_byte(rebuilt):
+    for kind, shipped in mini.shipped_models().items():
+        (made,) = rebuilt.glob(f"pretrained-*/mini-{kind}-*")
+        assert made.name == shipped.name
+        files = sorted(path.name for path in shipped.iterdir())
+        assert len(files) >= 4 and files == sorted(path.name for path in made.iterdir())
+        assert not [name for name in files if (made / name).read_bytes() != (shipped / name).read_bytes()]

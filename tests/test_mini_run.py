@@ -71,7 +71,15 @@ def test_every_result_says_mini_and_what_it_was_made_from(results):
     for name, result in results.items():
         assert result["mini"] is True and result["data"].startswith("mini-complaints-"), name
         assert all(model.startswith("mini-") for model in result["models"])
-        assert {"parameters", "seed", "versions", "device", "data_sha256", "seconds", "peak_memory_mb"} <= result.keys()
+        assert {
+            "parameters",
+            "seed",
+            "versions",
+            "numerics",
+            "data_sha256",
+            "seconds",
+            "peak_memory_mb",
+        } <= result.keys()
     assert results["06_comparing"]["data_sha256"]["test"] == results["02_test_data"]["data_sha256"]["test"]
     assert len({result["data_sha256"]["train"] for result in results.values()}) == 1
 

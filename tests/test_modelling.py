@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import torch
 from fine_tuning import by_epoch, fit, last_whole_checkpoint, logged, training_arguments, training_key
-from helpers import LABELS
 from hub import find_model
+from machine import Computing
 from modelling import (
     count_parameters,
     load_base,
@@ -38,6 +38,8 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from driver import guard
 
 ROOT = Path(__file__).parents[1]
+LABELS = ("Mortgage", "Credit card or prepaid card")
+CPU = Computing(torch.device("cpu"), torch.float32)
 CARD, MORTGAGE = "my credit card was charged a fee", "the escrow on my mortgage was raised"
 
 
@@ -114,7 +116,7 @@ def test_weights_offered_as_a_pickle_are_refused_and_nothing_in_them_is_executed
     with pytest.raises(ValueError, match=r"no weights in a \.safetensors file.*may hold code and is never loaded"):
         find_model(str(folder), "none", "distilbert")
     with pytest.raises(OSError, match="safetensors"):
-        load_distilbert(str(folder), "none", 0)
+        load_distilbert(str(folder), LABELS, 0)
     assert not trace.exists()
     pickle.loads((folder / "pytorch_model.bin").read_bytes())
     assert trace.exists()  # it would have been
@@ -126,7 +128,7 @@ def test_an_adapter_offered_as_a_pickle_is_refused_and_nothing_in_it_is_executed
     (tmp_path / "adapter/adapter_model.safetensors").unlink()
     (tmp_path / "adapter/adapter_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
     with pytest.raises(pickle.UnpicklingError):
-        PeftModel.from_pretrained(load_distilbert(str(distilbert), "none", 0), tmp_path / "adapter")
+        PeftModel.from_pretrained(load_distilbert(str(distilbert), LABELS, 0), tmp_path / "adapter")
     assert not (tmp_path / "executed").exists()
 
 
@@ -134,7 +136,7 @@ def test_an_adapter_offered_as_a_pickle_is_refused_and_nothing_in_it_is_executed
 
 
 def test_the_head_follows_the_seed_and_the_body_does_not(distilbert):
-    one, same, other = (load_distilbert(str(distilbert), "none", seed) for seed in (1, 1, 2))
+    one, same, other = (load_distilbert(str(distilbert), LABELS, seed) for seed in (1, 1, 2))
     assert torch.equal(one.classifier.weight, same.classifier.weight)
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
     body = "distilbert.transformer.layer.0.attention.q_lin.weight"
@@ -142,27 +144,59 @@ def test_the_head_follows_the_seed_and_the_body_does_not(distilbert):
     assert one.config.id2label == dict(enumerate(LABELS))
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("kind", ["distilbert", "gpt2"])
+def test_a_checkpoint_that_was_fine_tuned_before_gets_a_new_head_all_the_same(kind, classes, request, tmp_path):
+    plain = str(request.getfixturevalue(kind))
+    used = AutoModelForSequenceClassification.from_pretrained(plain, num_labels=classes, pad_token_id=0)
+    head = "classifier.weight" if kind == "distilbert" else "score.weight"
+    torch.nn.init.constant_(used.get_parameter(head), 7.0)
+    used.save_pretrained(tmp_path)
+    shutil.copy(Path(plain) / "tokenizer.json", tmp_path)
+    shutil.copy(Path(plain) / "tokenizer_config.json", tmp_path)
+    record = {"architecture": kind, "kind": "lora", "revision": ""}
+    models = [load_base(record | {"checkpoint": str(folder)}, LABELS, 3)[0] for folder in (plain, tmp_path)]
+    assert torch.equal(*(model.get_parameter(head) for model in models))
+    assert models[1].get_parameter(head).shape[0] == 2 and models[1].get_parameter(head).abs().max() < 1
+
+
+def test_gpt2_predicts_for_an_empty_text_too(gpt2):
+    tokenizer = load_gpt2_tokenizer(str(gpt2))
+    model = load_gpt2(str(gpt2), LABELS, 0, tokenizer.pad_token_id)
+    alone = predict(model, tokenizer, [""], 64, CPU)
+    assert predict(model, tokenizer, [CARD, "", MORTGAGE], 64, CPU)[1] == pytest.approx(alone[0], abs=1e-6)
+
+
+def test_predictions_are_the_same_over_several_windows_of_texts(distilbert):
+    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(distilbert, LABELS, 0)
+    four = [CARD, MORTGAGE, f"{CARD} {MORTGAGE}", "fee"]
+    whole = predict(model, tokenizer, four * 1_001, 64, CPU)  # 4,004 texts: three windows, the last of four
+    assert whole.shape == (4_004,) and np.allclose(
+        whole.reshape(-1, 4), predict(model, tokenizer, four, 64, CPU), atol=1e-6
+    )
+
+
 def test_right_padding_moves_no_logit_of_gpt2(gpt2):
-    tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
-    model = load_gpt2(str(gpt2), "none", 0, tokenizer.pad_token_id)
-    alone = predict(model, tokenizer, [CARD], 64)
-    assert predict(model, tokenizer, [CARD, (MORTGAGE + " ") * 6], 64)[0] == pytest.approx(alone[0], abs=1e-6)
+    tokenizer = load_gpt2_tokenizer(str(gpt2))
+    model = load_gpt2(str(gpt2), LABELS, 0, tokenizer.pad_token_id)
+    alone = predict(model, tokenizer, [CARD], 64, CPU)
+    assert predict(model, tokenizer, [CARD, (MORTGAGE + " ") * 6], 64, CPU)[0] == pytest.approx(alone[0], abs=1e-6)
     tokenizer.padding_side = "left"
-    assert abs(predict(model, tokenizer, [CARD, (MORTGAGE + " ") * 6], 64)[0] - alone[0]) > 1e-6
+    assert abs(predict(model, tokenizer, [CARD, (MORTGAGE + " ") * 6], 64, CPU)[0] - alone[0]) > 1e-6
 
 
 def test_predictions_come_back_in_the_order_of_the_texts(distilbert):
-    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(distilbert, None, 0)
+    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(distilbert, LABELS, 0)
     texts = [f"{CARD if i % 3 else MORTGAGE} " * (1 + 5 * i % 7) for i in range(20)]  # three batches on a CPU
-    one_by_one = [predict(model, tokenizer, [text], 64)[0] for text in texts]
-    assert np.allclose(predict(model, tokenizer, texts, 64), one_by_one, atol=1e-6)
+    one_by_one = [predict(model, tokenizer, [text], 64, CPU)[0] for text in texts]
+    assert np.allclose(predict(model, tokenizer, texts, 64, CPU), one_by_one, atol=1e-6)
     assert len({round(p, 6) for p in one_by_one}) > 10
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "gpt2"])
 def test_what_makes_it_fast_moves_answers_and_gradients_by_rounding_only(kind, request):
     folder = str(request.getfixturevalue(kind))
-    fast, tokenizer = load_base(kind, folder, "none", 0)
+    fast, tokenizer = load_base({"architecture": kind, "kind": "lora", "checkpoint": folder, "revision": ""}, LABELS, 0)
     plain = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=2, attn_implementation="eager", pad_token_id=tokenizer.pad_token_id
     )
@@ -171,7 +205,7 @@ def test_what_makes_it_fast_moves_answers_and_gradients_by_rounding_only(kind, r
     alone = [tokenizer(text, return_tensors="pt") for text in texts]
     with torch.inference_mode():
         answers = [plain(**one).logits.softmax(dim=1)[0, 1].item() for one in alone]
-    assert predict(fast, tokenizer, texts, 64) == pytest.approx(answers, abs=1e-6)
+    assert predict(fast, tokenizer, texts, 64, CPU) == pytest.approx(answers, abs=1e-6)
     fast(**tokenizer(texts, padding=True, return_tensors="pt"), labels=labels).loss.backward()
     for one, label in zip(alone, labels, strict=True):
         (plain(**one, labels=label[None]).loss / len(texts)).backward()
@@ -181,9 +215,9 @@ def test_what_makes_it_fast_moves_answers_and_gradients_by_rounding_only(kind, r
 
 
 def test_the_body_in_four_bits_is_really_in_four_bits(gpt2):
-    tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
-    full = load_gpt2(str(gpt2), "none", 0, tokenizer.pad_token_id)
-    four = load_gpt2_in_4_bits(str(gpt2), "none", 0, tokenizer.pad_token_id)
+    tokenizer = load_gpt2_tokenizer(str(gpt2))
+    full = load_gpt2(str(gpt2), LABELS, 0, tokenizer.pad_token_id)
+    four = load_gpt2_in_4_bits(str(gpt2), LABELS, 0, tokenizer.pad_token_id, torch.float32)
     matrices = [w for name, w in four.named_parameters() if name.endswith("c_fc.weight")]
     assert len(matrices) == four.config.n_layer
     assert all(w.dtype == torch.uint8 and w.quant_state.quant_type == "nf4" and w.quant_state.nested for w in matrices)
@@ -198,8 +232,8 @@ def test_the_unused_copy_of_the_head_is_not_counted(distilbert):
     config = LoraConfig(
         task_type="SEQ_CLS", r=2, target_modules=["q_lin"], modules_to_save=["pre_classifier", "classifier"]
     )
-    plain = count_parameters(load_distilbert(distilbert, None, 0))
-    wrapped = count_parameters(get_peft_model(load_distilbert(distilbert, None, 0), config))
+    plain = count_parameters(load_distilbert(distilbert, LABELS, 0))
+    wrapped = count_parameters(get_peft_model(load_distilbert(distilbert, LABELS, 0), config))
     assert wrapped["all"] == plain["all"] + wrapped["trained in the adapter"]
     assert 0 < wrapped["trained in the head"] < plain["all"] and wrapped["trained in the adapter"] > 0
     assert wrapped["trained in the body"] == 0 and plain["trained in the head"] == wrapped["trained in the head"]
@@ -209,7 +243,9 @@ def test_the_unused_copy_of_the_head_is_not_counted(distilbert):
 # --- training
 
 
-def train_adapter(checkpoint, folder, letters, seed=0, epochs=2, batch_size=8, dropout=0.0, rate=1e-2, before=None):
+def train_adapter(
+    checkpoint, folder, letters, seed=0, epochs=2, batch_size=8, dropout=0.0, rate=1e-2, before=None, computing=CPU
+):
     """Train a tiny adapter; `before` is called with the batch before each pass through the model in training."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     config = LoraConfig(
@@ -219,11 +255,11 @@ def train_adapter(checkpoint, folder, letters, seed=0, epochs=2, batch_size=8, d
         target_modules=["q_lin", "v_lin"],
         modules_to_save=["pre_classifier", "classifier"],
     )
-    model = get_peft_model(load_distilbert(str(checkpoint), "none", seed), config)
+    model = get_peft_model(load_distilbert(str(checkpoint), LABELS, seed), config)
     if before:
         model.register_forward_pre_hook(lambda m, _, batch: before(batch) if m.training else None, with_kwargs=True)
     tokens = tokenise(letters, tokenizer, 64)
-    log = fit(model, tokenizer, tokens, tokens, training_arguments(folder, rate, epochs, batch_size, seed))
+    log = fit(model, tokenizer, tokens, tokens, training_arguments(folder, rate, epochs, batch_size, seed, computing))
     return model, tokenizer, log
 
 
@@ -231,10 +267,10 @@ def test_training_is_logged_by_epoch_and_the_adapter_comes_back_whole(distilbert
     model, tokenizer, log = train_adapter(distilbert, tmp_path / "checkpoints", letters)
     assert list(log) == ["training loss", "validation loss", "accuracy", "f1", "seconds", "micro-batch"]
     assert log.index.tolist() == [1, 2] and (log["seconds"] > 0).all() and (log["micro-batch"] == 8).all()
-    answers = predict(model, tokenizer, letters["text"], 64)
-    fresh = load_distilbert(str(distilbert), "none", seed=9)
+    answers = predict(model, tokenizer, letters["text"], 64, CPU)
+    fresh = load_distilbert(str(distilbert), LABELS, seed=9)
     size, reloaded = save_and_reload(model, fresh, tmp_path / "adapter")
-    assert np.allclose(predict(reloaded, tokenizer, letters["text"], 64), answers, atol=1e-6)
+    assert np.allclose(predict(reloaded, tokenizer, letters["text"], 64, CPU), answers, atol=1e-6)
     assert size > 0
     assert {file.name for file in (tmp_path / "adapter").iterdir()} >= {
         "adapter_config.json",
@@ -247,6 +283,36 @@ def test_the_same_seed_gives_the_same_training_and_another_does_not(distilbert, 
     logs = [log.drop(columns="seconds") for log in logs]
     assert logs[0].equals(logs[1])
     assert not logs[0].equals(logs[2])
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "gpt2_qlora"])
+def test_a_training_in_bfloat16_runs_on_any_cpu_and_learns_what_one_in_float32_learns(kind, request, letters, tmp_path):
+    def trained(precision):
+        computing, four_bits = Computing(torch.device("cpu"), precision), kind == "gpt2_qlora"
+        record = {"architecture": kind.partition("_")[0], "kind": "qlora" if four_bits else "lora", "revision": ""}
+        record |= {"precision": str(precision)[6:], "checkpoint": str(request.getfixturevalue(record["architecture"]))}
+        model, tokenizer = load_base(record, LABELS, 0)
+        targets, head = (["c_attn"], ["score"]) if four_bits else (["q_lin"], ["pre_classifier", "classifier"])
+        model = get_peft_model(
+            model, LoraConfig(task_type="SEQ_CLS", r=2, target_modules=targets, modules_to_save=list(head))
+        )
+        seen = []
+        model.get_submodule(f"base_model.model.{head[-1]}").register_forward_hook(
+            lambda m, i, out: seen.append(out.dtype)
+        )
+        tokens = tokenise(letters, tokenizer, 64)
+        arguments = training_arguments(tmp_path / str(precision), 1e-2, 2, 8, 0, computing)
+        assert arguments.device.type == "cpu" and arguments.bf16 == (precision == torch.bfloat16)
+        log = fit(model, tokenizer, tokens, tokens, arguments)
+        assert seen and set(seen) == {precision}  # in the training's passes and in those of its validation
+        del seen[:]
+        probabilities = predict(model, tokenizer, letters["text"], 64, computing)
+        assert seen and set(seen) == {precision}
+        return log, probabilities
+
+    (rough, near), (exact, same) = trained(torch.bfloat16), trained(torch.float32)
+    assert np.allclose(rough["validation loss"], exact["validation loss"], atol=0.1)
+    assert 0 < abs(near - same).max() < 0.2
 
 
 def test_the_log_keeps_whole_epochs_only():
@@ -262,14 +328,14 @@ def test_the_log_keeps_whole_epochs_only():
 
 @pytest.mark.parametrize("trained", ["head", "full"])
 def test_what_was_trained_without_an_adapter_comes_back_whole(distilbert, letters, tmp_path, trained):
-    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(str(distilbert), "none", 0)
+    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(str(distilbert), LABELS, 0)
     model.base_model.requires_grad_(trained == "full")
     tokens = tokenise(letters, tokenizer, 64)
-    fit(model, tokenizer, tokens, tokens, training_arguments(tmp_path / "checkpoints", 1e-2, 1, 8, 0))
-    answers = predict(model, tokenizer, letters["text"], 64)
-    fresh = load_distilbert(str(distilbert), "none", seed=9)
+    fit(model, tokenizer, tokens, tokens, training_arguments(tmp_path / "checkpoints", 1e-2, 1, 8, 0, CPU))
+    answers = predict(model, tokenizer, letters["text"], 64, CPU)
+    fresh = load_distilbert(str(distilbert), LABELS, seed=9)
     _, reloaded = save_and_reload(model, fresh, tmp_path / "model")
-    assert np.array_equal(predict(reloaded, tokenizer, letters["text"], 64), answers)
+    assert np.array_equal(predict(reloaded, tokenizer, letters["text"], 64, CPU), answers)
     saved = set(load_file(tmp_path / "model/trained.safetensors"))
     head = {name for name in saved if name.startswith(("pre_classifier", "classifier"))}
     assert len(head) == 4 and (saved == head) == (trained == "head")
@@ -278,26 +344,28 @@ def test_what_was_trained_without_an_adapter_comes_back_whole(distilbert, letter
 def test_weights_of_another_model_are_refused(distilbert, gpt2, tmp_path):
     save_file({"score.weight": torch.zeros(2, 2)}, tmp_path / "trained.safetensors")
     with pytest.raises(ValueError, match=r"does not fit the base.*score\.weight"):
-        with_weights(load_distilbert(str(distilbert), "none", 0), tmp_path)
+        with_weights(load_distilbert(str(distilbert), LABELS, 0), tmp_path)
 
 
 def test_the_same_adapter_sits_on_four_bits_and_on_full_precision(gpt2, letters, tmp_path):
-    tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
-    base = load_gpt2_in_4_bits(str(gpt2), "none", 0, tokenizer.pad_token_id)
+    tokenizer = load_gpt2_tokenizer(str(gpt2))
+    base = load_gpt2_in_4_bits(str(gpt2), LABELS, 0, tokenizer.pad_token_id, torch.float32)
     config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn", "c_proj"], modules_to_save=["score"])
     model = get_peft_model(base, config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.5)
-    answers = predict(model, tokenizer, letters["text"], 64)
+    answers = predict(model, tokenizer, letters["text"], 64, CPU)
     model.save_pretrained(tmp_path / "adapter")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*fan_in_fan_out")  # how each body stores its matrices is told
-        four = with_weights(load_gpt2_in_4_bits(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
-        full = with_weights(load_gpt2(str(gpt2), "none", 1, tokenizer.pad_token_id), tmp_path / "adapter")
-    assert np.allclose(predict(four, tokenizer, letters["text"], 64), answers, atol=1e-6)
-    elsewhere = predict(full, tokenizer, letters["text"], 64)
+        four = with_weights(
+            load_gpt2_in_4_bits(str(gpt2), LABELS, 1, tokenizer.pad_token_id, torch.float32), tmp_path / "adapter"
+        )
+        full = with_weights(load_gpt2(str(gpt2), LABELS, 1, tokenizer.pad_token_id), tmp_path / "adapter")
+    assert np.allclose(predict(four, tokenizer, letters["text"], 64, CPU), answers, atol=1e-6)
+    elsewhere = predict(full, tokenizer, letters["text"], 64, CPU)
     assert 1e-6 < abs(elsewhere - answers).max() < 0.2  # another body, and yet the same adapter
 
 
@@ -379,11 +447,11 @@ def test_a_training_killed_in_epoch_2_goes_on_after_epoch_1_and_ends_with_the_sa
 
 def test_a_training_in_four_bits_goes_on_too(gpt2, tmp_path, capsys):
     def trained():
-        tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
+        tokenizer = load_gpt2_tokenizer(str(gpt2))
         config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn", "c_fc"], lora_dropout=0.3)
-        model = get_peft_model(load_gpt2_in_4_bits(str(gpt2), "none", 0, tokenizer.pad_token_id), config)
+        model = get_peft_model(load_gpt2_in_4_bits(str(gpt2), LABELS, 0, tokenizer.pad_token_id, torch.float32), config)
         tokens = tokenise(some_letters(), tokenizer, 64)
-        log = fit(model, tokenizer, tokens, tokens, training_arguments(tmp_path, 1e-2, 3, 8, 0))
+        log = fit(model, tokenizer, tokens, tokens, training_arguments(tmp_path, 1e-2, 3, 8, 0, CPU))
         return {name: w.detach() for name, w in model.named_parameters() if w.requires_grad}, log
 
     whole = trained()
@@ -545,11 +613,11 @@ def test_steps_of_uneven_passes_weigh_every_letter_alike(gpt2, tmp_path):
     letters = some_letters(22)  # steps of 8, 8 and 6: the last is 4 and 2 at a time
 
     def trained(memory):
-        tokenizer = load_gpt2_tokenizer(str(gpt2), "none")
+        tokenizer = load_gpt2_tokenizer(str(gpt2))
         config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
-        model = get_peft_model(load_gpt2(str(gpt2), "none", 0, tokenizer.pad_token_id), config)
+        model = get_peft_model(load_gpt2(str(gpt2), LABELS, 0, tokenizer.pad_token_id), config)
         model.register_forward_pre_hook(lambda m, _, b: memory(b) if m.training else None, with_kwargs=True)
-        arguments = training_arguments(tmp_path / str(len(list(tmp_path.iterdir()))), 1e-3, 2, 8, 0)
+        arguments = training_arguments(tmp_path / str(len(list(tmp_path.iterdir()))), 1e-3, 2, 8, 0, CPU)
         arguments.max_grad_norm = 0  # clipping would hide a gradient that is too large
         arguments.optim = "sgd"  # and so would Adam
         tokens = tokenise(letters, tokenizer, 64)

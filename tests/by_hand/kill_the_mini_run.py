@@ -1,6 +1,6 @@
 """Kill the real mini run at random moments, look at what each kill left, and let it finish: by hand, about half an hour.
 
-    python tests/kill_the_mini_run.py 60
+    python tests/by_hand/kill_the_mini_run.py 60
 
 Each run is killed, or asked to stop, or loses its kernel, after a random time. After each kill every stage that counts as
 finished must be whole, and must have kept its bytes; and once a run has finished, its scores and weights must be those of
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(out: Path) -> subprocess.Popen:

@@ -1,0 +1,152 @@
+"""The machine: what a notebook computes on and in which precision, what makes its numbers its own, and what a block costs.
+
+torch takes two seconds to import; it is imported where it is needed, since notebooks 01 and 02 do without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import re
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
+LAUNCHERS = re.compile(r"ACCELERATE_.*|(GROUP_|LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)")
+PINS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES")
+
+
+class Computing(NamedTuple):
+    """What a model computes on and in: a torch.device and a torch.dtype."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.device.type} in {str(self.precision).removeprefix('torch.')}"
+
+
+def choose_computing(device: str, precision: str) -> Computing:
+    """Return what DEVICE ("auto", "cpu", "cuda") and PRECISION ("auto", "float32", "bfloat16", "float16") come to here.
+
+    `auto` takes a CUDA card where there is one, and bfloat16 where the device multiplies it natively; else float16 on a card
+    and float32 on a CPU. ValueError says what this machine does not have.
+    """
+    import torch
+
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if device not in ("auto", "cpu", "cuda") or precision not in ("auto", *precisions):
+        raise ValueError(
+            f"DEVICE is auto, cpu or cuda, PRECISION auto or one of {', '.join(precisions)}: not {device!r}, {precision!r}."
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("DEVICE cuda: torch finds no CUDA card on this machine. Pass -p DEVICE cpu, or auto.")
+    kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cpu" and precision == "float16":
+        raise ValueError(
+            "PRECISION float16 is for CUDA cards: its range is too small without their loss scaling. Pass -p PRECISION float32, or auto."
+        )
+    if precision != "auto":
+        return Computing(torch.device(kind), precisions[precision])
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Computing(torch.device(kind), torch.bfloat16 if native else torch.float16)
+    return Computing(torch.device(kind), torch.bfloat16 if multiplies_bfloat16() else torch.float32)
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the CPU has instructions for products of bfloat16 numbers: AMX, AVX512-BF16, or Arm's.
+
+    With them a full-size training took 1/1.5 to 1/1.9 of its time in float32 (two cores, AVX512-BF16); where torch emulates
+    them, nine times as long.
+    """
+    import torch
+
+    return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16") and has is True)
+
+
+def settle() -> None:
+    """Keep what a launcher left in the environment from changing a training: one process, and at most one GPU.
+
+    With several GPUs in sight the Trainer would split each batch among them, which 4-bit layers do not survive.
+    """
+    for name in [name for name in os.environ if LAUNCHERS.fullmatch(name)]:
+        del os.environ[name]
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+
+
+def numerics(computing: Computing | None) -> dict:
+    """Return what numbers may depend on beside code, data and versions: device, precision, instructions, threads, pins.
+
+    Without a Computing (a notebook that runs no model) these are the pins alone.
+    """
+    pinned = {name: os.environ[name] for name in PINS if name in os.environ}
+    if computing is None:
+        return pinned
+    import torch
+
+    found = {"precision": str(computing.precision).removeprefix("torch.")}
+    if computing.device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(), **found}
+    found |= {"instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    return {"device": "cpu", **found, **pinned}
+
+
+def versions() -> dict:
+    """Return the versions of Python and of the packages that change numbers."""
+    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def peak_memory_mb() -> dict:
+    """Return this process's peak memory so far in MB (2**20 bytes): {"host": …, "cuda": … or None}."""
+    if sys.platform == "win32":
+        host = psutil.Process().memory_info().peak_wset / 2**20
+    else:
+        import resource  # not on Windows
+
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    torch = sys.modules.get("torch")
+    cuda = torch.cuda.max_memory_allocated() / 2**20 if torch and torch.cuda.is_available() else None
+    return {"host": round(host), "cuda": cuda and round(cuda)}
+
+
+@contextlib.contextmanager
+def measured():
+    """Yield a dict that holds, once the block has ended, its `seconds` and its `memory_mb`: {"host": …, "cuda": … or None}.
+
+    `host` is the most memory that the whole process took meanwhile, looked at fifty times a second; `cuda` is what torch
+    allocated at most. Both are in MB (2**20 bytes).
+    """
+    torch = sys.modules.get("torch")
+    process = psutil.Process()
+    over = threading.Event()
+    cuda = torch is not None and torch.cuda.is_available()
+    found = {}
+    seen = [process.memory_info().rss]
+
+    def look():
+        while not over.wait(0.02):
+            seen.append(max(seen.pop(), process.memory_info().rss))
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    started = time.perf_counter()
+    try:
+        yield found
+    finally:
+        over.set()
+        looking.join()
+        host = max(*seen, process.memory_info().rss) / 2**20
+        allocated = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
+        found["seconds"] = time.perf_counter() - started
+        found["memory_mb"] = {"host": round(host), "cuda": allocated and round(allocated)}
