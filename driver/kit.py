@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from driver import Refused, guard
+from driver.in_kernel import in_lines
 
 
 def values(root: Path, dataset: str, company: str) -> dict:
@@ -28,6 +29,7 @@ def main(cache: Path, dataset: str, company: str) -> None:
     """Print, as JSON, what mini.prepare returns, or the text of the error that says why it cannot."""
     import mini
 
+    in_lines(sys.stderr)
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".lock"):  # runs in other output folders share the cache
         guard.sweep(cache)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from driver import Refused, guard
+from driver.in_kernel import in_lines
 from driver.parameters import sources
 
 
@@ -43,6 +44,7 @@ def fetch(values: dict[str, dict], root: Path) -> None:
 
 def main(wanted: list[list[str]]) -> None:
     """Print, as JSON, a line about each download, or the text of the error that stopped one of them."""
+    in_lines(sys.stderr)
     sys.path.insert(0, "notebooks")
     from hub import MODEL_FILES, data_pattern, hub_snapshot
 
