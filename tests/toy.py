@@ -33,9 +33,9 @@ def write(path, content):
 PARAMETERS = {
     "01_data": 'DATASET = "hub/complaints"  # a hub id or a file\nCOMPANY = "A BANK"\nTRAIN_ROWS = 10',
     "02_test_data": "TEST_ROWS = 2",
-    "03_distilbert_lora": 'MODEL = "distilbert"  # a hub id or a folder\nRANK = 8\nDROPOUT = 0.1\nLEARNING_RATE = 3e-4',
-    "04_gpt2_lora": 'MODEL = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
-    "05_gpt2_qlora": 'MODEL = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
+    "03_distilbert_lora": 'DISTILBERT = "distilbert"  # a hub id or a folder\nRANK = 8\nDROPOUT = 0.1\nLEARNING_RATE = 3e-4',
+    "04_gpt2_lora": 'GPT2 = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
+    "05_gpt2_qlora": 'GPT2 = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
     "controls": "FULL_RATE = 1e-5",
     "06_comparing": 'RUNS = ["03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora"]',
 }

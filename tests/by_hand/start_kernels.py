@@ -2,7 +2,7 @@
 
     python tests/by_hand/start_kernels.py 300 6
 
-So many kernels, so many at a time; each runs one cell. 300 take about ten minutes on two cores.
+So many kernels, so many at a time; each runs one cell. 300 take two minutes on two cores.
 """
 
 import sys
