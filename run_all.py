@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from driver import Refused, guard, kit, parameters, prefetch, readme, records, saving, series, sweep
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # before PYTHONPATH, and under PYTHONSAFEPATH too
+
+from driver import Refused, guard, kit, parameters, prefetch, readme, records, saving, series, surroundings, sweep
 from driver.guard import Stopped
 from driver.progress import duration
 from driver.records import Stage
@@ -37,7 +39,9 @@ RANGES = {
 
 def parse() -> argparse.Namespace:
     """Return the parsed command line; Refused when what it asks for makes no sense."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Run the six notebooks in order, skip what is up to date, and show the result."
+    )
     parser.add_argument(
         "--mini", action="store_true", help="run offline in minutes, on embedded data and miniature models"
     )
@@ -294,6 +298,7 @@ def run_sweep(options: argparse.Namespace, out: Path) -> None:
 
 def main() -> int:
     """Run, and return the exit status: 0 done, 1 a notebook failed, 2 refused, 128 + n stopped by signal n."""
+    surroundings.settle()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside a busy neighbour, threads that spin are 8 times slower
     try:
         run(parse())

@@ -3,19 +3,22 @@
 import contextlib
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
 
-from driver import Refused, records
+from driver import Refused, records, surroundings
 
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # .name.<process id>.tmp.suffix, as every write_whole names it
+SHORT = re.compile(r"run_all-[0-9a-f]{8}")  # the name of a folder that short_folder makes
 MARK, STAGE = "RUN_ALL_OUT", "RUN_ALL_STAGE"  # environment variables by which a run knows all that its kernels started
 
 
@@ -31,13 +34,13 @@ def command() -> str:
 @contextlib.contextmanager
 def sole_writer(out: Path, root: Path):
     """Hold the output folder for this run, cleared of what a killed one left; no process or temporary file outlives it."""
-    held, temporary = lock(out), out / "executed" / ".tmp"
+    held, temporary = lock(out), temporary_folder(out)
     os.environ[MARK] = str(out)
-    os.environ.update(JUPYTER_RUNTIME_DIR=str(temporary), IPYTHONDIR=str(temporary))
+    surroundings.give_folders(temporary)
     stop_on_signals(out)
     try:
         end_processes(out)
-        shutil.rmtree(temporary, ignore_errors=True)
+        clear(temporary)
         temporary.mkdir()
         sweep(root, "")  # what --save writes there
         for folder in ("notebooks", "docs"):
@@ -48,8 +51,45 @@ def sole_writer(out: Path, root: Path):
         yield
     finally:
         end_processes(out)
-        shutil.rmtree(temporary, ignore_errors=True)
+        clear(temporary)
         held.release()
+
+
+def temporary_folder(out: Path) -> Path:
+    """Return the folder of what a run needs only while it goes."""
+    return out / "executed" / ".tmp"
+
+
+def clear(temporary: Path) -> None:
+    """Remove the folder of a run that is over, and the short folders that its notes name."""
+    for note in temporary.glob("*.elsewhere"):
+        folder = Path(note.read_text(encoding="utf-8"))
+        if SHORT.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def short_folder(out: Path, longest: int):
+    """Yield a new private folder outside OUT whose path has at most so many bytes, or None where none can be made.
+
+    It goes with the block; or else, noted before it is made, at the next start in the same output folder.
+    """
+    name = f"run_all-{secrets.token_hex(4)}"
+    note, made = temporary_folder(out) / f"{name}.elsewhere", None
+    parents = (tempfile.gettempdir(), "/tmp", "/var/tmp") if os.name == "posix" else ()
+    for folder in (Path(parent, name) for parent in parents):
+        if made is None and len(os.fsencode(folder)) <= longest:
+            note.write_text(str(folder), encoding="utf-8")
+            with contextlib.suppress(OSError):  # a folder that is not there, or read-only: the next one may do
+                folder.mkdir(mode=0o700)
+                made = folder
+    try:
+        yield made
+    finally:
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
+        note.unlink(missing_ok=True)
 
 
 def lock(out: Path) -> FileLock:
@@ -62,7 +102,7 @@ def lock(out: Path) -> FileLock:
         records.write_whole(folder / ".run", f"process {os.getpid()}, started {datetime.now():%H:%M}: {command()}")
     except Timeout:
         with contextlib.suppress(OSError):  # it may not have said yet who it is
-            holder = f" ({(folder / '.run').read_text()})"
+            holder = f" ({(folder / '.run').read_text(encoding='utf-8', errors='replace')})"
         raise Refused(f"Another run writes to {out}{holder}. Wait for its end, or pass another --out.") from None
     except OSError as error:
         raise Refused(f"The output folder {out} cannot be written: {error}. Pass another one with --out DIR.") from None
@@ -74,7 +114,8 @@ def sweep(folder: Path, depth: str = "**/") -> None:
     for path in list(folder.glob(f"{depth}.*.tmp*")):
         match = TEMPORARY.fullmatch(path.name)
         if match and not psutil.pid_exists(int(match[1])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # in a checkout that is read-only it stays
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def marked(out: Path, stage: str | None) -> list[psutil.Process]:

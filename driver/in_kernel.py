@@ -5,18 +5,76 @@ Started by kernel.py as a script, with its standard output going to the stage's 
 
 import atexit
 import os
+import re
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 
 KEEP = 10_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
+EVERY = 10.0  # seconds from one line of a progress that writes over itself to the next
+
+
+class Lines:
+    """Text on its way to a file: of what a terminal would write over, a line now and then, and the last state."""
+
+    def __init__(self, write):
+        self.put, self.lock = write, threading.Lock()
+        self.over, self.line, self.fresh, self.at_start = False, "", False, True
+
+    def write(self, text: str) -> int:
+        """Pass on what stays; of what is written over, pass on what it has come to every ten seconds; return the length."""
+        with self.lock:
+            for piece in re.split("(\r\n|\r|\n)", text):
+                if piece == "\r":
+                    if not self.over:
+                        self.over, self.line, self.since = True, "", time.monotonic()
+                    self.fresh = True
+                elif piece in ("\n", "\r\n"):
+                    self.show()
+                    if not self.over or not self.at_start:
+                        self.pass_on("\n")
+                    self.over = False
+                elif piece and self.over:
+                    self.line, self.fresh = piece if self.fresh else self.line + piece, False
+                elif piece:
+                    self.pass_on(piece)
+            if self.over and time.monotonic() - self.since >= EVERY:
+                self.show()
+        return len(text)
+
+    def show(self) -> None:
+        """Pass on what the line that is written over shows, as a line of its own, if it has not been."""
+        if self.line:
+            self.pass_on(("" if self.at_start else "\n") + self.line.rstrip() + "\n")
+        self.line, self.since = "", time.monotonic()
+
+    def pass_on(self, text: str) -> None:
+        """Write the text to the file."""
+        self.put(text)
+        self.at_start = text.endswith("\n")
+
+    def end(self) -> None:
+        """Pass on the last state: nothing more comes."""
+        with self.lock:
+            self.show()
+            self.over = False
+
+
+def in_lines(stream) -> None:
+    """Let progress bars on the stream, when it is no terminal, become a line every ten seconds."""
+    if not stream.isatty():
+        lines = Lines(stream.write)
+        stream.write = lines.write
+        atexit.register(lines.end)
 
 
 class Tap:
     """Sends a stream's full text to the log, and to the notebook no more than the beginning and end of each cell's."""
 
     def __init__(self, stream, log: int):
-        self.log, self.forward = log, stream.write
+        self.log, self.lines, self.forward = log, Lines(self.keep), stream.write
         self.clear()
         stream.write = self.write
 
@@ -26,9 +84,7 @@ class Tap:
 
     def write(self, text: str) -> int:
         """Log the text; forward it while there is room, then hold it back; return its length, as streams do."""
-        data = text.encode(errors="replace")
-        while data:
-            data = data[os.write(self.log, data) :]
+        self.lines.write(text)
         head, rest = text[: max(0, KEEP - self.sent)], text[max(0, KEEP - self.sent) :]
         if head:
             self.forward(head)
@@ -36,6 +92,12 @@ class Tap:
             self.hold(rest)
         self.sent += len(head)
         return len(text)
+
+    def keep(self, text: str) -> None:
+        """Write the text to the log."""
+        data = text.encode(errors="replace")
+        while data:
+            data = data[os.write(self.log, data) :]
 
     def hold(self, text: str) -> None:
         """Keep the last KEEP characters, in pieces, of what is not forwarded."""
@@ -46,6 +108,7 @@ class Tap:
 
     def finish(self) -> None:
         """End a cell: forward the end of what was held back, after a line that says how much is only in the log."""
+        self.lines.end()
         end = "".join(self.tail)[-KEEP:]
         if self.held > len(end):
             self.forward(f"\n[… {self.held - len(end):,} characters are only in the log …]\n")
@@ -98,5 +161,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # this folder; the kernel puts its working directory there
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.getcwd(), *(folder for folder in sys.path if folder != here)]  # the notebooks' own modules first
     main()

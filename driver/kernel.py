@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import nbformat
 import psutil
@@ -22,6 +23,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")  # what a terminal would have written over
+STARTS = 3  # how often a kernel that dies before it answers is started
+LONGEST = 90  # bytes of the path of a folder for Unix sockets: their own paths, a little longer, must stay under 104
 KILLED = -9  # the exit status after SIGKILL
 ROOM = 2_500_000  # characters of tables and figures that one executed notebook may hold
 logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # the driver itself says what went wrong
@@ -51,8 +54,25 @@ class Kernel(AsyncKernelManager):
 class Client(PapermillNotebookClient):
     """papermill's client, which stops at the first cell that fails, and bounds what it keeps of the outputs."""
 
-    kernel_manager_class = Kernel
+    address: ClassVar[dict] = {}  # where the kernel listens, as its manager takes it: by default at ports of TCP
     kept = 0  # characters of tables and figures since they were last counted
+
+    def create_kernel_manager(self) -> Kernel:
+        """Return the manager of a kernel to be started."""
+        self.km = Kernel(kernel_name=self.kernel_name, config=self.config, **self.address)
+        return self.km
+
+    def start_new_kernel(self, **kwargs) -> None:
+        """Start the kernel, and again when it dies before it answers; RuntimeError when it does so each time."""
+        for start in range(1, STARTS + 1):
+            try:
+                self.km = self.km or self.create_kernel_manager()
+                super().start_new_kernel(**kwargs)
+                self.start_new_kernel_client()
+                return
+            except RuntimeError:
+                if start == STARTS:
+                    raise
 
     def papermill_execute_cells(self) -> None:
         """Run the code cells in order; CellFailed at the first that raises, hangs or loses its kernel."""
@@ -125,12 +145,19 @@ def as_text(page: NotebookNode) -> str:
 
 
 def run_cells(
-    page: NotebookNode, folder: Path, log: Path, minutes: tuple, started: Callable, marks: dict[str, str]
+    page: NotebookNode,
+    folder: Path,
+    log: Path,
+    minutes: tuple,
+    started: Callable,
+    marks: dict[str, str],
+    sockets: Path | None,
 ) -> None:
     """Run the page's cells in place, in a kernel in the folder; call started(cell, cell_index) before each of them.
 
-    `marks` are added to the kernel's environment; `minutes` are the limits for a cell and for the whole. CellFailed says
-    which cell stopped it and why.
+    `marks` are added to the kernel's environment; `minutes` are the limits for a cell and for the whole; the kernel
+    listens in the folder for sockets, where no other program can take its place as one can a port of TCP, or at such
+    ports where there is none. CellFailed says which cell stopped it and why, RuntimeError that it never started.
     """
     end = time.monotonic() + 60 * minutes[1]
     manager = NotebookExecutionManager(page, progress_bar=False, autosave_cell_every=0)
@@ -144,6 +171,9 @@ def run_cells(
         store_widget_state=False,
         on_cell_execute=started,
     )
+    if sockets:
+        own = {"transport": "ipc", "ip": str(sockets / "socket"), "connection_file": str(sockets / "kernel.json")}
+        client.address = own
     with open(log, "wb") as file:
         client.execute(cwd=str(folder), stdout=file, stderr=file, env=os.environ | marks)
     manager.notebook_complete()

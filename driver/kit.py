@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from driver import Refused, guard
+from driver.in_kernel import in_lines
 
 PINS = {  # what makes two CPUs compute the same; on Arm there is nothing of the kind, and another table comes out
     "OMP_NUM_THREADS": "2",  # sums are divided among the threads
@@ -61,6 +62,7 @@ def main(cache: str, dataset: str, company: str, pretrain: bool, make: bool) -> 
     sys.path.insert(0, "notebooks")  # for the reader of complaint files
     import mini
 
+    in_lines(sys.stderr)
     folder, lock = Path(cache), contextlib.nullcontext()
     if make:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from driver import Refused
 
-SOURCES = ("DATASET", "MODEL", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
+SOURCES = ("DATASET", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
 
 OPTIONS = {"OUT": "--out DIR", "RUNS": "--seeds SEED … and --controls"}  # set by the driver, by way of these options
 

@@ -10,18 +10,20 @@ import sys
 from pathlib import Path
 
 from driver import Refused, guard
+from driver.in_kernel import in_lines
 from driver.parameters import sources
+
+REVISIONS = {"DATASET": "REVISION", "DISTILBERT": "DISTILBERT_REVISION", "GPT2": "GPT2_REVISION"}
 
 
 def wanted(values: dict[str, dict], root: Path) -> list[tuple[str, str, str, str]]:
-    """Return (kind, repository, revision, config) of each data set and model that the values name on the hub."""
+    """Return (parameter, repository, revision, config) of each data set and model that the values name on the hub."""
     found = set()
     for given in values.values():
         for name, path in sources(given, root).items():
-            if path is None:
-                kind, prefix = ("dataset", "") if name == "DATASET" else ("model", f"{name}_")
-                config = given["CONFIG"] if kind == "dataset" else ""
-                found.add((kind, given[name], given[f"{prefix}REVISION"], config))
+            if path is None and name in REVISIONS:
+                config = given["CONFIG"] if name == "DATASET" else ""
+                found.add((name, given[name], given[REVISIONS[name]], config))
     return sorted(found)
 
 
@@ -43,14 +45,15 @@ def fetch(values: dict[str, dict], root: Path) -> None:
 
 def main(wanted: list[list[str]]) -> None:
     """Print, as JSON, a line about each download, or the text of the error that stopped one of them."""
+    in_lines(sys.stderr)
     sys.path.insert(0, "notebooks")
     from hub import MODEL_FILES, data_pattern, hub_snapshot
 
     answer = []
     try:
-        for kind, repository, revision, config in wanted:
-            patterns = [data_pattern(config)] if kind == "dataset" else MODEL_FILES
-            folder = hub_snapshot(repository, revision, kind, patterns)
+        for parameter, repository, revision, config in wanted:
+            kind, patterns = ("dataset", [data_pattern(config)]) if config else ("model", MODEL_FILES)
+            folder = hub_snapshot(repository, revision, kind, patterns, parameter)
             files = [file for pattern in patterns for file in folder.glob(pattern)]
             size = sum(file.stat().st_size for file in files) / 1e6
             answer.append(f"{repository}: {len(files)} files, {size:,.1f} MB in {folder}")

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: one line that updates on a terminal, one line a cell elsewhere."""
+"""What a run shows while it goes: one line that updates on a terminal; elsewhere a line a cell, and every ten seconds."""
 
 import re
 import shutil
@@ -6,6 +6,8 @@ import sys
 import textwrap
 import threading
 import time
+
+EVERY = 10.0  # seconds between two lines about a cell that runs, where no line can be written over
 
 
 def duration(seconds: float) -> str:
@@ -28,17 +30,17 @@ def label(page, index: int) -> str:
 class Cells:
     """The cells of one notebook as they run; a context manager around the run.
 
-    Beside other notebooks each cell is one line, written when it ends.
+    Beside other notebooks each line is written whole, with the notebook's name.
     """
 
     def __init__(self, name: str, page, beside_others: bool):
         self.name, self.page, self.now, self.beside_others = name, page, "", beside_others
         self.live, self.over = sys.stdout.isatty() and not beside_others, threading.Event()
+        self.writing = threading.RLock()  # a cell may end while its time is being shown
 
     def __enter__(self):
-        if self.live:
-            threading.Thread(target=self.tick, daemon=True).start()
-        elif not self.beside_others:
+        threading.Thread(target=self.tick, daemon=True).start()
+        if not self.live and not self.beside_others:
             print(self.name, flush=True)
         return self
 
@@ -51,22 +53,31 @@ class Cells:
         self.end_cell()
         if "injected-parameters" in cell.metadata.get("tags", []):
             return  # the values given; no cell of the notebook's own
-        self.now, self.since = label(self.page, cell_index), time.monotonic()
-        if not self.beside_others:
-            self.write(f"{self.name}: {self.now}" if self.live else f"  {self.now} … ")
+        with self.writing:
+            self.now, self.since = label(self.page, cell_index), time.monotonic()
+            self.seen = self.since
+            if not self.beside_others:
+                self.write(f"{self.name}: {self.now}" if self.live else f"  {self.now} … ")
 
     def end_cell(self) -> None:
         """Show that the cell now running, if any, has ended."""
-        if self.now:
-            start = f"  {self.name}: {self.now} … " if self.beside_others else ""
-            self.write("" if self.live else start + duration(time.monotonic() - self.since) + "\n")
-        self.now = ""
+        with self.writing:
+            if self.now:
+                start = f"  {self.name}: {self.now} … " if self.beside_others else ""
+                self.write("" if self.live else start + duration(time.monotonic() - self.since) + "\n")
+            self.now = ""
 
     def tick(self) -> None:
-        """Redraw the line once a second, with the time that the cell has taken so far."""
-        while not self.over.wait(1):
-            if self.now:
-                self.write(f"{self.name}: {self.now}, {duration(time.monotonic() - self.since)}")
+        """Show the time that the cell has taken so far: on a terminal over the line, once a second; elsewhere now and then."""
+        while not self.over.wait(min(1, EVERY)):
+            with self.writing:
+                taken = duration(time.monotonic() - self.since) if self.now else ""
+                if taken and self.live:
+                    self.write(f"{self.name}: {self.now}, {taken}")
+                elif taken and time.monotonic() - self.seen >= EVERY:
+                    self.seen = time.monotonic()
+                    line = f"  {self.name}: {self.now} … " if self.beside_others else ""
+                    self.write(f"{line}{taken} so far\n" + ("" if self.beside_others else f"  {self.now} … "))
 
     def write(self, text: str) -> None:
         """Write the text: over the line on a terminal, after what is there elsewhere."""

@@ -2,6 +2,8 @@
 
 import re
 
+from driver import Refused
+
 MARKS = ("<!-- results: written by run_all.py --save -->", "<!-- end of results -->")
 STUDY = {  # what the original study published for its own full-size models, on 200 texts
     "distilbert_lora": (0.940, 0.893, 1.00, 0.943),
@@ -76,5 +78,6 @@ def with_results(text: str, result: dict) -> str:
     between = "\n".join(["", provenance(result), "", table(result), ""])
     pattern = re.compile(re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1]), re.DOTALL)
     found, count = pattern.subn(lambda _: MARKS[0] + between + MARKS[1], text)
-    assert count == 1, f"README.md must hold {MARKS[0]} and {MARKS[1]} once"
+    if count != 1:
+        raise Refused(f"README.md must hold {MARKS[0]} and {MARKS[1]} once, not {count} times.")
     return found

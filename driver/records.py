@@ -7,13 +7,11 @@ import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from driver import Refused
+from driver import Refused, surroundings
 from driver.parameters import code_cells, sources
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
@@ -54,7 +52,7 @@ def write_whole(path: Path, content: str | bytes) -> str:
     """Write the content to path whole or not at all: to a temporary name, down to the disk, renamed; return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    content = content.encode() if isinstance(content, str) else content
+    content = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -83,7 +81,7 @@ sha256_of_source = functools.cache(sha256)  # a full-size model is hashed once a
 def versions(requirements: Path) -> dict:
     """Return {package: installed version} of all that requirements.txt pins; Refused names what is not installed."""
     found, missing = {}, []
-    for name in re.findall(r"^([\w.-]+)==", requirements.read_text(), re.MULTILINE):
+    for name in re.findall(r"^([\w.-]+)==", requirements.read_text(encoding="utf-8"), re.MULTILINE):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -93,14 +91,9 @@ def versions(requirements: Path) -> dict:
     return found
 
 
-@functools.cache
 def device() -> str:
-    """Return the names of the CUDA devices that a kernel would see, or "cpu", without importing torch for it."""
-    if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return "cpu"
-    listed = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    return "cpu" if listed.returncode else f"{listed.stdout.strip()} ({visible})"
+    """Return the kinds of GPU that a kernel may get, whichever of them it is, or "cpu"."""
+    return ", ".join(sorted(set(surroundings.gpus().values()))) or "cpu"
 
 
 def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:

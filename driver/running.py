@@ -7,7 +7,7 @@ from argparse import Namespace
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from driver import guard, progress, records
+from driver import guard, progress, records, surroundings
 from driver.guard import Stopped
 from driver.progress import duration
 from driver.records import Stage
@@ -26,7 +26,7 @@ def state(stage: Stage, values: dict, root: Path, out: Path) -> str:
     return reason or "done"
 
 
-def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namespace) -> float:
+def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namespace, gpus: surroundings.Gpus) -> float:
     """Run one notebook, write its executed copy and, last of all, its manifest; return the seconds it took.
 
     The checkpoints of its training, from which it goes on when it is killed, are dropped only then. Failed
@@ -40,8 +40,13 @@ def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namesp
     limits = (options.cell_limit, options.stage_limit)
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with progress.Cells(stage.name, page, beside_others=options.jobs > 1) as cells:
-            kernel.run_cells(page, root / "notebooks", log, limits, cells.start_cell, {guard.STAGE: stage.name})
+        with (
+            gpus.one() as gpu,
+            guard.short_folder(out, kernel.LONGEST) as sockets,
+            progress.Cells(stage.name, page, beside_others=options.jobs > 1) as cells,
+        ):
+            marks = {guard.STAGE: stage.name} | gpu
+            kernel.run_cells(page, root / "notebooks", log, limits, cells.start_cell, marks, sockets)
         guard.end_processes(out, stage.name)  # what the cells left running must not write any more
         made, executed = records.made(stage, out, before), records.executed(stage.name, out, "ipynb")
         made[executed.relative_to(out).as_posix()] = records.write_whole(executed, kernel.as_text(page))
@@ -56,17 +61,17 @@ def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namesp
         raise Failed(report(stage, page, error, out)) from error
 
 
-def run_once_more(stage: Stage, values: dict, root: Path, out: Path, options: Namespace) -> float:
+def run_once_more(stage: Stage, values: dict, root: Path, out: Path, options: Namespace, gpus) -> float:
     """Run one notebook, a second time when others ran beside it and its kernel was killed; return the seconds it took."""
     try:
-        return run_stage(stage, values, root, out, options)
+        return run_stage(stage, values, root, out, options, gpus)
     except Failed as error:
         from driver.kernel import KernelKilled
 
         if options.jobs == 1 or not isinstance(error.__cause__, KernelKilled):
             raise
         print(f"{stage.name}: the kernel was killed, it runs once more", flush=True)
-        return run_stage(stage, values, root, out, options)
+        return run_stage(stage, values, root, out, options, gpus)
 
 
 def report(stage: Stage, page, error: Exception, out: Path) -> str:
@@ -88,7 +93,7 @@ def run_stages(stages: list[Stage], values: dict, root: Path, out: Path, options
     Return {stage: how long it took, in brackets if that was in an earlier run}. When a stage fails, all that does not
     need it still runs; then Failed tells of every failure.
     """
-    waiting, running, times, failures = list(stages), {}, {}, {}
+    waiting, running, times, failures, gpus = list(stages), {}, {}, {}, surroundings.Gpus()
     with ThreadPoolExecutor(options.jobs) as pool:
         try:
             while waiting or running:
@@ -103,7 +108,7 @@ def run_stages(stages: list[Stage], values: dict, root: Path, out: Path, options
                             times[stage.name] = f"({duration(records.read_manifest(stage.name, out)['seconds'])})"
                             print(f"{stage.name:20} up to date {times[stage.name]}", flush=True)
                         else:
-                            work = pool.submit(run_once_more, stage, values[stage.name], root, out, options)
+                            work = pool.submit(run_once_more, stage, values[stage.name], root, out, options, gpus)
                             running[work] = stage
                 for work in wait(running, return_when=FIRST_COMPLETED).done:
                     stage = running.pop(work)

@@ -65,7 +65,9 @@ class ComplaintScores(evaluate.Metric):
 
     def _info(self):
         features = Features({"predictions": Value("int64"), "references": Value("int64")})
-        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="ids", features=features)
+        return evaluate.MetricInfo(
+            description="the scores of every page", citation="", inputs_description="ids", features=features
+        )
 
     def _compute(self, predictions, references):
         return score(references, predictions)
@@ -78,7 +80,7 @@ def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: Traini
     """
     if isinstance(model, PeftModel):  # or it asks the hub about the embeddings
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
-    scores = ComplaintScores(keep_in_memory=True)
+    scores = ComplaintScores(keep_in_memory=True, cache_dir=arguments.output_dir)
     trainer = Trainer(
         model,
         arguments,

@@ -32,6 +32,7 @@ REVISIONS = {
     COMPLAINTS: "088cc7308d4afc2a880f2329d08e2f7a09188ec6",
 }
 NARRATIVE = "Consumer complaint narrative"
+TOKEN = "Bearer hf_good"  # the one that it knows; it refuses any other, as the hub does even for what is public
 STATUS = {"RepoNotFound": 401, "RevisionNotFound": 404, "EntryNotFound": 404}  # 401: it may be private, for all we know
 WHAT = r"(?P<kind>model|dataset)s/(?P<name>(?:[^/]+/)?[^/]+)"
 ROUTES = {  # what is asked for: the form of its path
@@ -149,6 +150,9 @@ class Handler(BaseHTTPRequestHandler):
         if asked["name"] in RENAMED:
             new = self.path.replace(asked["name"], RENAMED[asked["name"]], 1)
             return self.send(307, {"Location": new}, b"")
+        if self.headers.get("Authorization", TOKEN) != TOKEN:
+            error = "Invalid credentials in Authorization header"
+            return self.send(401, {"X-Error-Message": error}, json.dumps({"error": error}).encode())
         root = self.server.folder / f"{asked['kind']}s" / asked["name"] / asked["revision"]
         deep = parse_qs(where.query).get("recursive") == ["true"]
         status, headers, body = answer(route, root, asked["path"], deep)

@@ -351,7 +351,7 @@ def test_what_a_block_costs_is_its_own_time_and_the_most_memory_meanwhile():
         large = np.ones(40_000_000)  # 305 MB
         time.sleep(0.1)
         del large
-    assert 0.3 <= cost["seconds"] < 3 and before["seconds"] < cost["seconds"]
+    assert 0.05 <= before["seconds"] < 60 and 0.3 <= cost["seconds"] < 60
     assert 250 < cost["memory_mb"]["host"] - before["memory_mb"]["host"] < 400
 
 

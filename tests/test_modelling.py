@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from fine_tuning import by_epoch, fit, last_whole_checkpoint, logged, training_arguments, training_key
-from hub import find_model
+from hub import find_model, was_fine_tuned
 from machine import Computing
 from modelling import (
     count_parameters,
@@ -34,6 +34,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from stand_in_hub import write_distilbert, write_gpt2
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from driver import guard
 
@@ -96,6 +97,22 @@ def test_a_folder_that_is_no_checkpoint_or_not_there_is_refused(tmp_path):
         find_model(str(tmp_path), "none", "gpt2")
     with pytest.raises(FileNotFoundError, match="not a folder"):
         find_model(str(tmp_path / "nowhere"), "none", "gpt2")
+
+
+def test_more_tokens_than_positions_are_refused_before_anything_trains(distilbert, gpt2):
+    for folder, architecture, positions in ((distilbert, "distilbert", 512), (gpt2, "gpt2", 1024)):
+        assert find_model(str(folder), "none", architecture, positions) == str(folder)
+        name = architecture.upper()
+        with pytest.raises(
+            ValueError, match=f"MAX_TOKENS {positions + 1} .*{name} .*-p MAX_TOKENS {positions}, .*-p {name} PATH"
+        ):
+            find_model(str(folder), "none", architecture, positions + 1)
+
+
+def test_a_checkpoint_that_was_fine_tuned_is_known_by_its_head(distilbert, gpt2, tmp_path):
+    assert not was_fine_tuned(str(distilbert)) and not was_fine_tuned(str(gpt2))
+    AutoModelForSequenceClassification.from_pretrained(distilbert, num_labels=5).save_pretrained(tmp_path)
+    assert was_fine_tuned(str(tmp_path))
 
 
 class Bomb:
@@ -185,12 +202,20 @@ def test_right_padding_moves_no_logit_of_gpt2(gpt2):
     assert abs(predict(model, tokenizer, [CARD, (MORTGAGE + " ") * 6], 64, CPU)[0] - alone[0]) > 1e-6
 
 
-def test_predictions_come_back_in_the_order_of_the_texts(distilbert):
+def test_predictions_come_back_in_the_order_of_the_texts(distilbert, monkeypatch):
     tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(distilbert, LABELS, 0)
-    texts = [f"{CARD if i % 3 else MORTGAGE} " * (1 + 5 * i % 7) for i in range(20)]  # three batches on a CPU
-    one_by_one = [predict(model, tokenizer, [text], 64, CPU)[0] for text in texts]
-    assert np.allclose(predict(model, tokenizer, texts, 64, CPU), one_by_one, atol=1e-6)
-    assert len({round(p, 6) for p in one_by_one}) > 10
+    words = [1 + 7 * i % 20 for i in range(20)]  # each number once; three batches on a CPU
+
+    def count(attention_mask, **_):
+        """Answer with the number of tokens, so that each text has an answer of its own, in any precision."""
+        votes = attention_mask.sum(dim=1, dtype=torch.float32) - 12
+        return SequenceClassifierOutput(logits=torch.stack([torch.zeros_like(votes), votes / 4], dim=1))
+
+    monkeypatch.setattr(model, "forward", count)
+    texts = ["card " * n for n in words]
+    tokens = np.array([len(tokenizer(text)["input_ids"]) for text in texts])
+    assert len(set(tokens)) == 20
+    assert predict(model, tokenizer, texts, 64, CPU) == pytest.approx(1 / (1 + np.exp((12 - tokens) / 4)), abs=5e-3)
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "gpt2"])
