@@ -26,6 +26,7 @@ from IPython.display import display
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("Mortgage", "Credit card or prepaid card")  # a label's place is its id; id 1 is the positive class
+DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
 MAKERS = {
     "data/pool.parquet": "01_data",
@@ -40,14 +41,18 @@ def place(path: str | Path) -> Path:
     return (ROOT / Path(path).expanduser()).resolve()
 
 
+def is_local(source: str) -> bool:
+    """Return whether a source is a local file or folder, there or not, and no hub id: it exists, or looks like a path."""
+    looks = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
+    return looks or place(source).exists()
+
+
 def short_name(source: str) -> str:
-    """Return how pages and results name a data set or model: a hub id as it is, a local path without its folders."""
-    return Path(source).stem if is_data_file(source) else Path(source).name if place(source).is_dir() else source
-
-
-def is_data_file(source: str) -> bool:
-    """Return whether the source names a local CSV or Parquet file (there or not), and not a hub id."""
-    return Path(source).suffix.lower() in (".csv", ".parquet") or place(source).is_file()
+    """Return how pages and results name a data set or model: a hub id as it is, a local path without folders and endings."""
+    name = Path(source).name if is_local(source) else source
+    while is_local(source) and name.lower().endswith(DATA_ENDINGS):
+        name = Path(name).stem
+    return name
 
 
 def is_mini(name: str) -> bool:
