@@ -1,147 +1,209 @@
-"""The letters: read from the source, labelled, compared for copies (taught in 01), and masked."""
+"""The complaints: read from their source, selected and labelled, compared for duplicates (taught in 01), and masked."""
 
+import array
+import difflib
+import json
 import re
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from helpers import LABELS, is_data_file, place, short_name
+import pyarrow.compute as pc
+from helpers import is_local, place, short_name
 from hub import data_pattern, hub_snapshot
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import CountVectorizer
+from sources import SourceError, one_line, read
 
-ID, COMPANY_COLUMN, PRODUCT, NARRATIVE = "Complaint ID", "Company", "Product", "Consumer complaint narrative"
-COLUMNS = {ID: pa.int64(), COMPANY_COLUMN: pa.string(), PRODUCT: pa.string(), NARRATIVE: pa.string()}
-
-
-def check_columns(path: Path) -> None:
-    """Return when the local file is one the study can read; an error names what is wrong with it and the mend."""
-    mend = "pass another file with -p DATASET PATH, or run the embedded data with --mini"
-    if not path.is_file():
-        raise FileNotFoundError(f"DATASET {path} is not there: {mend}.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"DATASET {path} is empty (0 bytes): {mend}.")
-    try:
-        found = (
-            pq.read_schema(path).names
-            if path.suffix.lower() == ".parquet"
-            else list(pd.read_csv(path, nrows=0).columns)
-        )
-    except UnicodeDecodeError as error:
-        raise ValueError(f"DATASET {path} is not UTF-8 text ({error}): save it as UTF-8, or {mend}.") from None
-    except (pa.ArrowInvalid, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"DATASET {path} cannot be read, it may be truncated ({error}): {mend}.") from None
-    missing = [column for column in COLUMNS if column not in found]
-    if missing:
-        raise ValueError(f"DATASET {path} lacks the column(s) {missing}; it has {found}: {mend}.")
+NARRATIVE, PRODUCT = "Consumer complaint narrative", "Product"
+RUN = 5  # words in a row that are compared
+AT_ONCE = 2**21  # runs of words that are sorted at once, and sums of a block of texts: some hundred MB of memory
 
 
-def read_parquet(files: list[Path]) -> Iterator[pa.Table]:
-    """Yield the files' rows in order, the four columns alone; two threads read what comes next, and no further."""
-    with ThreadPoolExecutor(2) as pool:
-        read, ahead = deque(), 3
-        for file in files:
-            about = pq.read_metadata(file)
-            for groups in row_groups(about):
-                read.append(pool.submit(read_groups, file, about, groups))
-                if len(read) == ahead:
-                    yield read.popleft().result()
-        while read:
-            yield read.popleft().result()
+def load_complaints(
+    dataset: str,
+    config: str,
+    revision: str,
+    *,
+    text_column: str = NARRATIVE,
+    label_column: str = PRODUCT,
+    company: str = "",
+    encoding: str = "utf-8",
+    parameter: str = "DATASET",
+) -> Iterator[pa.Table]:
+    """Yield the source's rows in Arrow tables of about 10,000: id (their place), company if one is asked for, product, text.
 
-
-def row_groups(about: pq.FileMetaData) -> list[list[int]]:
-    """Return the numbers of a file's row groups in order, as many together as make up 10,000 rows."""
-    parts, rows = [[]], 0
-    for group in range(about.num_row_groups):
-        if rows >= 10_000:
-            parts, rows = [*parts, []], 0
-        parts[-1].append(group)
-        rows += about.row_group(group).num_rows
-    return parts
-
-
-def read_groups(file: Path, about: pq.FileMetaData, groups: list[int]) -> pa.Table:
-    """Return some row groups of a file, the four columns alone."""
-    with pq.ParquetFile(file, metadata=about, pre_buffer=False) as source:  # a buffer would hold the whole file
-        table = source.read_row_groups(groups, columns=list(COLUMNS), use_threads=False)
-    return table.select(list(COLUMNS)).cast(pa.schema(COLUMNS))
-
-
-def read_csv(path: Path) -> Iterator[pa.Table]:
-    """Yield the file's rows in order, the four columns alone, 10,000 at a time."""
-    kinds = {name: kind.to_pandas_dtype() for name, kind in COLUMNS.items()}
-    with pd.read_csv(path, usecols=list(COLUMNS), dtype=kinds, chunksize=10_000) as parts:
-        yield from (pa.Table.from_pandas(part, pa.schema(COLUMNS), preserve_index=False) for part in parts)
-
-
-def load_complaints(dataset: str, config: str, revision: str) -> Iterator[pa.Table]:
-    """Yield the source's rows (id, company, product, narrative) in Arrow tables of about 10,000, so that memory stays small.
-
-    `dataset` is a hub id, read at the pinned config and revision, or a local CSV or Parquet file. Both are read in place.
+    `dataset` is a hub id, read at the pinned config and revision, or a local file or folder. Both are read in place.
     """
-    path = place(dataset)
-    if is_data_file(dataset):
-        check_columns(path)
-        rows = read_csv(path) if path.suffix.lower() == ".csv" else read_parquet([path])
-    else:
+    columns = ({"company": "Company"} if company else {}) | {"product": label_column, "text": text_column}
+    path, pattern = place(dataset), "**/*"
+    if not is_local(dataset):
         pattern = data_pattern(config)
-        files = sorted(hub_snapshot(dataset, revision, "dataset", [pattern]).glob(pattern))
-        if not files:
+        path = hub_snapshot(dataset, revision, "dataset", [pattern])
+        if not any(path.glob(pattern)):
             raise ValueError(f"DATASET {dataset} at {revision} has no {pattern}: pass another one, -p CONFIG NAME.")
-        rows = read_parquet(files)
-    try:
-        yield from rows
-    except UnicodeDecodeError as error:
-        raise ValueError(f"DATASET {dataset} is not UTF-8 text ({error}): save it as UTF-8.") from None
-    except (pa.ArrowException, pd.errors.ParserError, OSError, ValueError) as error:
-        raise ValueError(f"DATASET {dataset} cannot be read to its end, it may be truncated ({error}).") from None
+    yield from read(path, columns, parameter=parameter, encoding=encoding, pattern=pattern)
 
 
-def encode_labels(products: pd.Series) -> pd.Series:
-    """Return the products' ids, their places in LABELS; ValueError names a product that the study does not know."""
-    unknown = sorted(set(products) - set(LABELS))
-    if unknown:
-        raise ValueError(
-            f"Product {unknown} is not one of the study's classes {list(LABELS)}: filter such rows out first."
+def select(
+    parts: Iterable[pa.Table], company: str, classes: dict[str, list[str]], parameter: str = "DATASET"
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the complaints (id, text, label, product) that meet the conditions, and the rows left after each of them."""
+    label_of = labels_of(classes)
+    conditions = {
+        "have a narrative": pc.utf8_trim_whitespace(pc.field("text")) != "",
+        "were sent to the company": pc.field("company") == company,
+        "are about one of the classes": pc.utf8_trim_whitespace(pc.field("product")).isin(list(label_of)),
+    }
+    if not company:
+        del conditions["were sent to the company"]
+    left, kept, seen = dict.fromkeys(["are in the source", *conditions], 0), [], defaultdict(Counter)
+    for rows in parts:
+        left["are in the source"] += len(rows)
+        for name, condition in conditions.items():
+            count_values(seen, name, rows)
+            rows = rows.filter(condition)
+            left[name] += len(rows)
+        kept.append(rows)
+    found = pa.concat_tables(kept).to_pandas()
+    found["product"] = found["product"].str.strip()
+    found["label"] = encode_labels(found["product"], classes)
+    require_both(found, left, seen, company, classes, parameter)
+    return found[["id", "text", "label", "product"]], left
+
+
+def labels_of(classes: dict[str, list[str]]) -> dict[str, int]:
+    """Return {product name: the place of its class}; SourceError unless there are two classes, each with names of its own."""
+    fix = "for example -p CLASSES " + shlex.quote('{"Mortgage": ["Mortgage"], "Card": ["Credit card", "Prepaid card"]}')
+    if len(classes) != 2:
+        raise SourceError("CLASSES", f"must be two, not {len(classes)}", list(classes), fix)
+    if not all(isinstance(names, list | tuple) and names for names in classes.values()):
+        raise SourceError("CLASSES", "must give each class a list of product names", classes, fix)
+    one, other = ({str(name).strip() for name in names} for names in classes.values())
+    if one & other:
+        raise SourceError("CLASSES", "must not have a product in both classes", sorted(one & other), fix)
+    return dict.fromkeys(one, 0) | dict.fromkeys(other, 1)
+
+
+def encode_labels(products: pd.Series, classes: dict[str, list[str]]) -> pd.Series:
+    """Return the places of the products' classes; ValueError names a product that is in none."""
+    label_of = labels_of(classes)
+    if unknown := sorted(set(products) - set(label_of)):
+        raise ValueError(f"Product {one_line(unknown)} is in none of the classes {list(classes)}.")
+    return products.map(label_of).astype("int64")
+
+
+def count_values(seen: dict[str, Counter], condition: str, rows: pa.Table) -> None:
+    """Add the values that a condition looks at to its counts, for what to say when it leaves nothing."""
+    column = {"were sent to the company": "company", "are about one of the classes": "product"}.get(condition)
+    if column:
+        values = pc.value_counts(pc.utf8_trim_whitespace(rows[column])).to_pylist()
+        seen[condition].update({each["values"]: each["counts"] for each in values if each["values"]})
+        if len(seen[condition]) > 50_000:  # a column of texts: the commonest will do
+            seen[condition] = Counter(dict(seen[condition].most_common(10_000)))
+
+
+def require_both(found: pd.DataFrame, left: dict, seen: dict, company: str, classes: dict, parameter: str) -> None:
+    """Return when each class has complaints; SourceError says what there is instead, and what to type."""
+    told = f"{left['have a narrative']:,} of {left['are in the source']:,} rows have a text"
+    if not left["have a narrative"]:
+        raise SourceError(parameter, "has no row with a text", told)
+    if company and not left["were sent to the company"]:
+        near = nearest(company, seen["were sent to the company"])
+        fix = f"-p COMPANY {shlex.quote(next(iter(near), 'NAME'))}, or -p COMPANY '' for all companies"
+        raise SourceError(f"COMPANY {company!r}", f"has no complaint: {told}, none of that company", counted(near), fix)
+    products, there = seen["are about one of the classes"], set(found["label"])
+    absent = [name for label, name in enumerate(classes) if label not in there]
+    if absent:
+        to_whom = f" to {company}" if company else ""
+        cause = f"has no complaint{to_whom} of the class {' nor of '.join(map(repr, absent))}"
+        raise SourceError(
+            parameter, cause, counted(dict(products.most_common(8))), other_classes(products, classes, parameter)
         )
-    return products.map({name: i for i, name in enumerate(LABELS)}).astype("int64")
 
 
-def require_rows(rows: pd.DataFrame, per_class: int, parameter: str) -> None:
-    """Return when each label has per_class rows; ValueError says how many there are and which parameter to lower."""
-    there = rows["label"].value_counts().reindex(range(len(LABELS)), fill_value=0)
-    if there.min() < per_class:
-        counts = " and ".join(f"{there[i]:,} of {name!r}" for i, name in enumerate(LABELS))
-        raise ValueError(
-            f"{parameter}={per_class} asks for {per_class:,} rows per class, but the source leaves {counts}. "
-            f"Lower it (-p {parameter} {there.min()}) or pass a larger file (-p DATASET PATH)."
-        )
+def other_classes(products: Counter, classes: dict[str, list[str]], parameter: str) -> str:
+    """Return what to type when a class is empty: the commonest other products in its place, where the source has them."""
+    others = iter([name for name, _ in products.most_common() if name not in labels_of(classes)])
+    filled = {name: names for name, names in classes.items() if any(str(each).strip() in products for each in names)}
+    chosen = [
+        (name, filled[name]) if name in filled else (new, [new])
+        for name in classes
+        if (new := name in filled or next(others, ""))
+    ]
+    if parameter != "DATASET" or len(chosen) < 2:
+        return f"pass a source that has complaints of both: -p {parameter} PATH"
+    return f"-p CLASSES {shlex.quote(json.dumps(dict(chosen), ensure_ascii=False))}"
 
 
-def other_complaints(path: str, known: list[str]) -> pd.DataFrame:
-    """Return id, text and label of a file's letters on the study's products, to whatever company, without copies of known texts.
+def nearest(name: str, counts: Counter, most: int = 5) -> dict[str, int]:
+    """Return the names nearest to one, with their counts: those that hold it or that it holds, then those spelled alike."""
+    key, keys = name.casefold(), {each.casefold(): each for each, _ in reversed(counts.most_common())}
+    held = [each for each, _ in counts.most_common() if key in each.casefold() or each.casefold() in key]
+    alike = [keys[each] for each in difflib.get_close_matches(key, keys, most)]
+    names = list(dict.fromkeys(held + alike)) or [each for each, _ in counts.most_common()]
+    return {each: counts[each] for each in names[:most]}
 
-    The file has the raw schema. It prints how many rows it holds and how many letters are left.
-    """
-    rows = pa.concat_tables(load_complaints(path, "", "")).to_pandas()
-    letters = rows[rows[PRODUCT].isin(LABELS) & (rows[NARRATIVE].fillna("").str.strip() != "")]
-    letters = letters.rename(columns={ID: "id", NARRATIVE: "text"}).reset_index(drop=True)
-    letters["label"] = encode_labels(letters[PRODUCT])
-    copies = {j - len(known) for i, j in near_copies([*known, *letters["text"]]) if i < len(known) <= j}
-    copies |= set(letters.index[letters["text"].map(normalise).isin({normalise(text) for text in known})])
-    letters = letters.drop(index=list(copies)).reset_index(drop=True)
-    if not len(letters):
-        raise ValueError(f"EXTRA_TEST {path} leaves no letter of {LABELS}: pass another file with -p EXTRA_TEST PATH.")
-    print(
-        f"{short_name(path)}: {len(rows):,} rows, {len(letters):,} letters on these products and no copy of a known one."
+
+def counted(counts: dict[str, int]) -> str:
+    """Return the counts in a line: Mortgage 30, Credit card 25."""
+    return ", ".join(f"{one_line(name, 60)} {count:,}" for name, count in counts.items())
+
+
+def rows_per_class(rows: pd.DataFrame, names: Iterable[str]) -> str:
+    """Return a line for each class: how many rows it has, and under which of the source's product names."""
+    products = [rows.loc[rows["label"] == label, "product"].value_counts() for label, _ in enumerate(names)]
+    return "\n".join(
+        f"{name}: {each.sum():,} ({counted(each.to_dict())})" for name, each in zip(names, products, strict=True)
     )
-    return letters[["id", "text", "label"]]
+
+
+def require_rows(rows: pd.DataFrame, per_class: int, parameter: str, names: Sequence[str]) -> None:
+    """Return when each class has per_class rows; ValueError says how many there are and what to type instead."""
+    there = rows["label"].value_counts().reindex(range(len(names)), fill_value=0)
+    if there.min() >= per_class:
+        return
+    counts = " and ".join(f"{there[label]:,} of {name!r}" for label, name in enumerate(names))
+    fix = f"Lower it (-p {parameter} {there.min()}), or pass a larger source (-p DATASET PATH)."
+    if there.min() == 0:
+        fix = (
+            "Pass another source (-p DATASET PATH), company (-p COMPANY NAME, '' for all) or classes (-p CLASSES ...)."
+        )
+    raise ValueError(f"{parameter}={per_class} asks for {per_class:,} rows per class, but there are {counts}. {fix}")
+
+
+def other_complaints(
+    path: str,
+    known: list[str],
+    classes: dict[str, list[str]],
+    *,
+    text_column: str = NARRATIVE,
+    label_column: str = PRODUCT,
+    encoding: str = "utf-8",
+) -> pd.DataFrame:
+    """Return the complaints (id, text, label, product) of EXTRA_TEST, to whatever company, that duplicate no known text.
+
+    It prints how many rows the source holds and how many complaints are left, by class and by the source's product name.
+    SourceError when a class has none.
+    """
+    given = {"text_column": text_column, "label_column": label_column, "encoding": encoding, "parameter": "EXTRA_TEST"}
+    found, left = select(load_complaints(path, "", "", **given), "", classes, "EXTRA_TEST")
+    normal = {normalise(text) for text in known}
+    duplicates = set(found.index[found["text"].map(normalise).isin(normal)])
+    for _, new in near_pairs([*known, *found["text"]], first=len(known)):
+        duplicates.update((new - len(known)).tolist())
+    rest = found.drop(index=list(duplicates)).reset_index(drop=True)
+    print(
+        f"{short_name(path)}: {left['are in the source']:,} rows, {len(found):,} complaints on these products, "
+        f"{len(rest):,} of them no duplicate of a known text."
+    )
+    print(rows_per_class(rest, list(classes)))
+    if rest["label"].nunique() < 2:
+        cause = f"{place(path)} has nothing new of one class: {len(duplicates):,} complaints are among the known texts"
+        raise SourceError("EXTRA_TEST", cause, rows_per_class(rest, list(classes)))
+    return rest
 
 
 def normalise(text: str) -> str:
@@ -149,27 +211,108 @@ def normalise(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
 
 
-def shingles(texts: list[str], size: int = 5) -> csr_matrix:
-    """Return a 0/1 matrix (texts × runs of `size` words): which runs occur in which normalised text."""
-    counter = CountVectorizer(preprocessor=normalise, token_pattern=r"\S+", ngram_range=(size, size), binary=True)
-    return counter.fit_transform(texts)
+def words_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the words of all texts in a row, as numbers, and where each text begins, and the last one ends."""
+    number = defaultdict()
+    number.default_factory = number.__len__  # a new word gets the next number
+    words, starts = array.array("i"), [0]
+    for text in texts:
+        words.extend(map(number.__getitem__, normalise(text).split()))
+        starts.append(len(words))
+    return np.frombuffer(words, np.int32) if words else np.zeros(0, np.int32), np.array(starts)
 
 
-def near_copies(texts: list[str], threshold: float = 0.5) -> list[tuple[int, int]]:
-    """Return the pairs i < j of texts whose sets of five-word runs have a Jaccard similarity of at least `threshold`."""
-    sets = shingles(texts)
-    sizes = np.asarray(sets.sum(axis=1)).ravel()
-    shared = (sets @ sets.T).tocoo()
-    upper = shared.row < shared.col
-    i, j, both = shared.row[upper], shared.col[upper], shared.data[upper]
-    close = both / (sizes[i] + sizes[j] - both) >= threshold
-    return list(zip(i[close].tolist(), j[close].tolist(), strict=True))
+def shared_runs(texts: Sequence[str], first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how many runs of five words each text has, and the pairs (text, run) of the runs that may make two texts alike.
+
+    The runs are told apart by their words, in portions that are sorted one after the other.
+    """
+    words, starts = words_of(texts)
+    sizes, pairs, number = np.zeros(len(texts), np.int64), [(np.zeros(0, np.int32),) * 2], 0
+    whole = np.ones(max(len(words) - RUN + 1, 0), bool)  # the run that begins here ends in the same text
+    for k in range(1, RUN):
+        ends = starts[1:] - k
+        whole[ends[(ends >= 0) & (ends < len(whole))]] = False
+    portions = min(128, 2 ** int(np.ceil(np.log2(max(1, len(whole) / AT_ONCE)))))
+    low = words.astype(np.uint8)
+    portion = (low[: len(whole)] + 3 * low[2 : len(whole) + 2] + 5 * low[4:]) % portions  # follows from the words alone
+    for each in range(portions):
+        at = np.flatnonzero(whole & (portion == each))
+        keys = [words[at + k].astype(np.int64) << 32 | words[at + k + 1] for k in (0, 2)] + [words[at + 4]]
+        order = np.lexsort(keys)  # stable: among equal runs the texts stay in order
+        text = np.searchsorted(starts, at[order], "right") - 1
+        other = np.ones(len(at), bool)  # another run than the one before
+        other[1:] = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
+        once = other | (np.diff(text, prepend=-1) != 0)  # a run counts once in a text
+        run, text = np.cumsum(other)[once] - 1, text[once]
+        sizes += np.bincount(text, minlength=len(texts))
+        shared = are_shared(text, run, first)
+        kept = shared[run]
+        pairs.append((text[kept].astype(np.int32), (np.cumsum(shared)[run[kept]] + number - 1).astype(np.int32)))
+        number += shared.sum()
+    text, run = map(np.concatenate, zip(*pairs, strict=True))
+    return sizes, text, run
+
+
+def are_shared(text: np.ndarray, run: np.ndarray, first: int) -> np.ndarray:
+    """Return for each run whether two texts have it; where `first` is given, one before it and one from it on."""
+    holders = np.bincount(run)
+    new = np.bincount(run[text >= first], minlength=len(holders))
+    return (new > 0) & (new < holders) if first else holders > 1
+
+
+def near_pairs(texts: Sequence[str], threshold: float = 0.5, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the pairs i < j of texts whose runs of five words have a Jaccard similarity of at least `threshold`, in blocks.
+
+    Where `first` is given, i lies before it and j does not. No pair is missed: of n runs a near duplicate has at least
+    threshold * n too (`need`). So a text with fewer shared runs has none; and two near duplicates, their runs sorted from
+    the rarest on, have one in common before the last need - 1. Only pairs with such a run are compared as a whole.
+    """
+    sizes, text, run = shared_runs(texts, first)
+    need = np.ceil(threshold * sizes - 1e-9)
+    before = -1
+    while len(text) != before:  # each text that is left out may leave runs that nobody else has
+        before = len(text)
+        kept = (np.bincount(text, minlength=len(texts)) >= need)[text]
+        text, run = text[kept], run[kept]
+        kept = are_shared(text, run, first)[run]
+        text, run = text[kept], run[kept]
+    rank = np.argsort(np.argsort(np.bincount(run), kind="stable"))  # by how many texts have the run
+    sets = csr_matrix((np.ones(len(text), np.int32), (text, rank[run])), shape=(len(texts), len(rank)))
+    sets.sort_indices()
+    held = np.diff(sets.indptr)
+    place_in_text = np.arange(sets.nnz) - np.repeat(sets.indptr[:-1], held)
+    early = sets.copy()
+    early.data = (place_in_text <= np.repeat(held - need, held)).astype(np.int32)
+    early.eliminate_zeros()
+    rows, columns = (early[:first], early[first:].T.tocsr()) if first else (early, early.T.tocsr())
+    sums = np.cumsum(rows @ columns.getnnz(axis=1))  # so much work, and so many candidates at most
+    for block in np.split(np.arange(rows.shape[0]), np.flatnonzero(np.diff(sums // AT_ONCE)) + 1):
+        candidates = (rows[block] @ columns).tocoo()
+        i, j = block[candidates.row], candidates.col + first
+        alike = (i < j) & (np.minimum(sizes[i], sizes[j]) >= threshold * np.maximum(sizes[i], sizes[j]) - 1e-9)
+        i, j = i[alike], j[alike]
+        for part in range(0, len(i), 20_000):
+            one, other = i[part : part + 20_000], j[part : part + 20_000]
+            both = np.asarray(sets[one].multiply(sets[other]).sum(axis=1)).ravel()
+            near = both / (sizes[one] + sizes[other] - both) >= threshold
+            yield one[near], other[near]
+
+
+def near_copies(texts: Sequence[str], threshold: float = 0.5, known: Sequence[str] = ()) -> list[tuple[int, int]]:
+    """Return the pairs of texts whose sets of five-word runs have a Jaccard similarity of at least `threshold`.
+
+    These are places i < j in `texts`; where known texts are given, i is a place in `known` and j one in `texts`.
+    """
+    first = len(known)
+    pairs = near_pairs([*known, *texts], threshold, first)
+    return sorted((i, j - first) for one, other in pairs for i, j in zip(one.tolist(), other.tolist(), strict=True))
 
 
 def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
     """Return how many test texts are in the training texts too: exactly, once normalised, or nearly."""
-    known, first = {normalise(text) for text in train_texts}, len(train_texts)
-    near = {j for i, j in near_copies([*train_texts, *test_texts]) if i < first <= j}
+    known = {normalise(text) for text in train_texts}
+    near = {j for _, j in near_copies(test_texts, known=train_texts)}
     return {
         "exact": len(set(test_texts) & set(train_texts)),
         "normalised": sum(normalise(text) in known for text in test_texts),

@@ -22,7 +22,6 @@ from IPython.display import display
 from machine import Computing, numerics, peak_memory_mb, settle, versions
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS = ("Mortgage", "Credit card or prepaid card")
 PARAMETERS = (  # every name that a parameters cell may hold
     *("DATASET", "CONFIG", "REVISION", "ENCODING", "TEXT_COLUMN", "LABEL_COLUMN", "COMPANY", "CLASSES"),
     *("TRAIN_ROWS", "TEST_ROWS", "MORE_ROWS", "EXTRA_TEST", "TEXT", "RUNS"),
@@ -30,6 +29,7 @@ PARAMETERS = (  # every name that a parameters cell may hold
     *("RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "HEAD_RATE", "FULL_RATE", "STUDY_RATE"),
     *("SEED", "OUT"),
 )
+DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
 MAKERS = {
     "data/pool.parquet": "01_data",
     "data/train.parquet": "01_data",
@@ -43,14 +43,18 @@ def place(path: str | Path) -> Path:
     return (ROOT / Path(path).expanduser()).resolve()
 
 
+def is_local(source: str) -> bool:
+    """Return whether a source is a local file or folder, there or not, and no hub id: it exists, or looks like a path."""
+    looks = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
+    return looks or place(source).exists()
+
+
 def short_name(source: str) -> str:
-    """Return how pages and results name a data set or model: a hub id as it is, a local path without its folders."""
-    return Path(source).stem if is_data_file(source) else Path(source).name if place(source).is_dir() else source
-
-
-def is_data_file(source: str) -> bool:
-    """Return whether the source names a local CSV or Parquet file (there or not), and not a hub id."""
-    return Path(source).suffix.lower() in (".csv", ".parquet") or place(source).is_file()
+    """Return how pages and results name a data set or model: a hub id as it is, a local path without folders and endings."""
+    name = Path(source).name if is_local(source) else source
+    while is_local(source) and name.lower().endswith(DATA_ENDINGS):
+        name = Path(name).stem
+    return name
 
 
 def is_mini(name: str) -> bool:
