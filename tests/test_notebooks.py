@@ -7,43 +7,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
 PAGES = [*NAMES, "controls"]  # an appendix
 SAME_EVERYWHERE = {"SEED": 42, "OUT": ".", "MAX_TOKENS": 512}
-PARAMETERS = [
-    "DATASET",
-    "CONFIG",
-    "REVISION",
-    "COMPANY",
-    "TRAIN_ROWS",
-    "TEST_ROWS",
-    "MORE_ROWS",
-    "DISTILBERT",
-    "DISTILBERT_REVISION",
-    "GPT2",
-    "GPT2_REVISION",
-    "MODEL",
-    "MODEL_REVISION",
-    "MAX_TOKENS",
-    "RANK",
-    "ALPHA",
-    "DROPOUT",
-    "LEARNING_RATE",
-    "EPOCHS",
-    "BATCH_SIZE",
-    "HEAD_RATE",
-    "FULL_RATE",
-    "STUDY_RATE",
-    "TEXT",
-    "RUNS",
-    "EXTRA_TEST",
-    "SEED",
-    "OUT",
-]
 TAUGHT = {  # functions that a page teaches and a module keeps for the other pages
-    "normalise", "overlap", "keyword_rule", "linear_model", "load_distilbert", "predict", "tokenise", "training_arguments",
+    "select", "normalise", "overlap", "choose_keywords", "keyword_rule", "linear_model", "draw_head", "load_distilbert", "predict", "tokenise", "training_arguments",
     "fit", "load_gpt2_tokenizer", "load_gpt2", "load_gpt2_in_4_bits", "paired_test", "calibration_error", "with_temperature",
     "best_temperature",
 }  # fmt: skip
@@ -94,7 +65,7 @@ def test_its_parameters_are_plain_commented_values_under_the_opening(notebook):
     source = page.cells[1].source
     assignments = ast.parse(source).body
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
-    assert 0 < len(values) <= 13 and len(assignments) == len(source.splitlines())
+    assert 0 < len(values) <= 16 and len(assignments) == len(source.splitlines())
     assert all(re.search(r"  # \S", line) for line in source.splitlines())
     assert set(values) <= set(PARAMETERS)
     assert {k: v for k, v in values.items() if k in SAME_EVERYWHERE}.items() <= SAME_EVERYWHERE.items()
@@ -103,11 +74,13 @@ def test_its_parameters_are_plain_commented_values_under_the_opening(notebook):
 
 def test_the_same_checkpoint_is_pinned_wherever_it_is_named():
     pins = [dict(re.findall(r'^(\w+) = "(.+?)"', read(name).cells[1].source, re.M)) for name in NAMES]
-    assert pins[0]["DISTILBERT_REVISION"] == pins[2]["MODEL_REVISION"] == "12040accade4e8a0f71eabdb258fecc2e7e948be"
+    assert (
+        pins[0]["DISTILBERT_REVISION"] == pins[2]["DISTILBERT_REVISION"] == "12040accade4e8a0f71eabdb258fecc2e7e948be"
+    )
     assert (
         pins[0]["GPT2_REVISION"]
-        == pins[3]["MODEL_REVISION"]
-        == pins[4]["MODEL_REVISION"]
+        == pins[3]["GPT2_REVISION"]
+        == pins[4]["GPT2_REVISION"]
         == "607a30d783dfa663caf39e06633721c8d4cfcd7e"
     )
     assert pins[0]["REVISION"] == "088cc7308d4afc2a880f2329d08e2f7a09188ec6"
