@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import complaints
 import pandas as pd
 from helpers import LABELS
 from sklearn.model_selection import train_test_split
@@ -9,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from driver.parameters import code_cells, defaults
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+CLASSES = {LABELS[0]: [LABELS[0]], LABELS[1]: [LABELS[1], "Credit card", "Prepaid card"]}  # as notebook 01 has them
 PAGES = {"distilbert_lora": "03_distilbert_lora", "gpt2_lora": "04_gpt2_lora", "gpt2_qlora": "05_gpt2_qlora"}
 
 
@@ -23,15 +25,9 @@ def values(kind: str) -> dict:
 
 
 def select(path: str, company: str) -> tuple[dict[str, int], pd.DataFrame]:
-    """Return what notebook 01 finds in the file, by its own cells: the rows left by each condition, and the letters."""
-    page = cells("01_data")
-    first = next(i for i, source in enumerate(page) if "FILTERS = {" in source)
-    last = next(i for i, source in enumerate(page) if "found = found[" in source)
-    names = {"DATASET": path, "CONFIG": "", "REVISION": "", "COMPANY": company}
-    exec("from complaints import NARRATIVE, PRODUCT\nfrom helpers import LABELS", names)
-    for source in page[first : last + 1]:
-        exec(source, names)
-    return names["left"], names["found"]
+    """Return what notebook 01 finds in the file: the rows left by each condition, and the letters."""
+    found, left = complaints.select(complaints.load_complaints(path, "", "", company=company), company, CLASSES)
+    return left, found
 
 
 def letters(path: str, company: str, seed: int = 42) -> tuple[pd.DataFrame, pd.DataFrame]:

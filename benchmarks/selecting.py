@@ -1,4 +1,4 @@
-"""Row 3, data: the study's rows out of a file as large as the hub's, by the series' reader and notebook 01's own cells."""
+"""Row 3, data: the study's rows out of a file as large as the hub's, by the series' reader and selection."""
 
 import os
 import shutil

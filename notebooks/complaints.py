@@ -222,7 +222,7 @@ def words_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(words, np.int32) if words else np.zeros(0, np.int32), np.array(starts)
 
 
-def shared_runs(texts: Sequence[str], first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shared_runs(texts: Sequence[str], first: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return how many runs of five words each text has, and the pairs (text, run) of the runs that may make two texts alike.
 
     The runs are told apart by their words, in portions that are sorted one after the other.
@@ -254,14 +254,18 @@ def shared_runs(texts: Sequence[str], first: int) -> tuple[np.ndarray, np.ndarra
     return sizes, text, run
 
 
-def are_shared(text: np.ndarray, run: np.ndarray, first: int) -> np.ndarray:
+def are_shared(text: np.ndarray, run: np.ndarray, first: int | None) -> np.ndarray:
     """Return for each run whether two texts have it; where `first` is given, one before it and one from it on."""
     holders = np.bincount(run)
+    if first is None:
+        return holders > 1
     new = np.bincount(run[text >= first], minlength=len(holders))
-    return (new > 0) & (new < holders) if first else holders > 1
+    return (new > 0) & (new < holders)
 
 
-def near_pairs(texts: Sequence[str], threshold: float = 0.5, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def near_pairs(
+    texts: Sequence[str], threshold: float = 0.5, first: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the pairs i < j of texts whose runs of five words have a Jaccard similarity of at least `threshold`, in blocks.
 
     Where `first` is given, i lies before it and j does not. No pair is missed: of n runs a near duplicate has at least
@@ -285,11 +289,11 @@ def near_pairs(texts: Sequence[str], threshold: float = 0.5, first: int = 0) -> 
     early = sets.copy()
     early.data = (place_in_text <= np.repeat(held - need, held)).astype(np.int32)
     early.eliminate_zeros()
-    rows, columns = (early[:first], early[first:].T.tocsr()) if first else (early, early.T.tocsr())
+    rows, columns = early[:first], early[first or 0 :].T.tocsr()
     sums = np.cumsum(rows @ columns.getnnz(axis=1))  # so much work, and so many candidates at most
     for block in np.split(np.arange(rows.shape[0]), np.flatnonzero(np.diff(sums // AT_ONCE)) + 1):
         candidates = (rows[block] @ columns).tocoo()
-        i, j = block[candidates.row], candidates.col + first
+        i, j = block[candidates.row], candidates.col + (first or 0)
         alike = (i < j) & (np.minimum(sizes[i], sizes[j]) >= threshold * np.maximum(sizes[i], sizes[j]) - 1e-9)
         i, j = i[alike], j[alike]
         for part in range(0, len(i), 20_000):
@@ -299,14 +303,18 @@ def near_pairs(texts: Sequence[str], threshold: float = 0.5, first: int = 0) -> 
             yield one[near], other[near]
 
 
-def near_copies(texts: Sequence[str], threshold: float = 0.5, known: Sequence[str] = ()) -> list[tuple[int, int]]:
+def near_copies(
+    texts: Sequence[str], threshold: float = 0.5, known: Sequence[str] | None = None
+) -> list[tuple[int, int]]:
     """Return the pairs of texts whose sets of five-word runs have a Jaccard similarity of at least `threshold`.
 
     These are places i < j in `texts`; where known texts are given, i is a place in `known` and j one in `texts`.
     """
-    first = len(known)
-    pairs = near_pairs([*known, *texts], threshold, first)
-    return sorted((i, j - first) for one, other in pairs for i, j in zip(one.tolist(), other.tolist(), strict=True))
+    first = None if known is None else len(known)
+    pairs = near_pairs([*(known or ()), *texts], threshold, first)
+    return sorted(
+        (i, j - (first or 0)) for one, other in pairs for i, j in zip(one.tolist(), other.tolist(), strict=True)
+    )
 
 
 def overlap(train_texts: list[str], test_texts: list[str]) -> dict:

@@ -44,15 +44,17 @@ def place(path: str | Path) -> Path:
 
 
 def is_local(source: str) -> bool:
-    """Return whether a source is a local file or folder, there or not, and no hub id: it exists, or looks like a path."""
-    looks = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
-    return looks or place(source).exists()
+    """Return whether a source is a local file or folder and no hub id: it exists, or looks like a path (driver, too)."""
+    looks_local = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
+    return looks_local or place(source).exists()
 
 
 def short_name(source: str) -> str:
     """Return how pages and results name a data set or model: a hub id as it is, a local path without folders and endings."""
-    name = Path(source).name if is_local(source) else source
-    while is_local(source) and name.lower().endswith(DATA_ENDINGS):
+    if not is_local(source):
+        return source
+    name = Path(source).name
+    while name.lower().endswith(DATA_ENDINGS):
         name = Path(name).stem
     return name
 

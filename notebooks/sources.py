@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
-from typing import BinaryIO
 from urllib.parse import unquote
 
 import ijson
@@ -220,14 +219,13 @@ def tables(part: Part, columns: dict[str, str], encoding: str, keys: dict) -> It
     with part.open() as stream:
         head = stream.peek(HEAD)
         kind, encoding = kind_of(head, encoding), encoding_of(head, encoding)
+        text = io.TextIOWrapper(stream, encoding, newline="") if kind in (Kind.CSV, Kind.JSON) else None
         if kind is Kind.CSV:
-            yield from read_csv(
-                io.TextIOWrapper(stream, encoding, newline=""), head.decode(encoding, "ignore"), part, columns
-            )
+            yield from read_csv(text, head.decode(encoding, "ignore"), part, columns)
         elif kind is Kind.JSON:
             with part.open() as first:
-                where = place_of_rows(codecs.EncodedFile(first, "utf-8", encoding))
-            yield from read_json(codecs.EncodedFile(stream, "utf-8", encoding), where, part, columns, keys)
+                where = place_of_rows(AsUtf8(io.TextIOWrapper(first, encoding)))
+            yield from read_json(AsUtf8(text), where, part, columns, keys)
         elif kind is Kind.PARQUET and isinstance(stream.raw, io.BufferedReader):  # the file itself, not packed
             yield from read_parquet(part, columns)
         elif kind is Kind.UNKNOWN:
@@ -295,7 +293,18 @@ def read_csv(text: io.TextIOWrapper, head: str, part: Part, columns: dict[str, s
         yield as_asked(pa.table(texts), part, columns)
 
 
-def place_of_rows(stream: BinaryIO) -> str:
+@dataclass
+class AsUtf8:
+    """Text as the stream of UTF-8 bytes that ijson asks for."""
+
+    text: io.TextIOWrapper
+
+    def read(self, size: int) -> bytes:
+        """Return the next characters, encoded."""
+        return self.text.read(size).encode()
+
+
+def place_of_rows(stream: AsUtf8) -> str:
     """Return where ijson finds the rows: in a list, in the search API's answer, or one after the other."""
     for place, event, _ in ijson.parse(stream, multiple_values=True):
         if place == "hits.hits":
@@ -305,7 +314,7 @@ def place_of_rows(stream: BinaryIO) -> str:
     return ""
 
 
-def read_json(stream: BinaryIO, where: str, part: Part, columns: dict[str, str], keys: dict) -> Iterator[pa.Table]:
+def read_json(stream: AsUtf8, where: str, part: Part, columns: dict[str, str], keys: dict) -> Iterator[pa.Table]:
     """Yield the columns of the objects that stand there, and add the objects' keys to `keys`."""
     found = ijson.items(stream, where, multiple_values=True, use_float=True)
     while rows := list(itertools.islice(found, ROWS)):

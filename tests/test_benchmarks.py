@@ -125,7 +125,7 @@ def test_the_series_side_has_the_pages_adapters(models, kind):
     assert len(config.target_modules) == (6 if kind.startswith("distilbert") else 3)
 
 
-def test_the_series_selects_by_notebook_01s_own_cells(complaints):
+def test_the_series_selects_as_notebook_01_does(complaints):
     left, found = pages.select(str(complaints), COMPANY)
     rows = pd.read_parquet(complaints)
     told = rows["Consumer complaint narrative"].fillna("").str.strip() != ""

@@ -6,23 +6,9 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
-from complaints import (
-    COLUMNS,
-    ID,
-    NARRATIVE,
-    PRODUCT,
-    encode_labels,
-    load_complaints,
-    mask_words,
-    near_copies,
-    normalise,
-    other_complaints,
-    overlap,
-    require_rows,
-)
-from helpers import Run, plain, short_name, write_whole
+from complaints import encode_labels, mask_words, near_copies, normalise, overlap, require_rows
+from helpers import Run, plain, write_whole
 from hub import check_hub
 from judging import (
     best_temperature,
@@ -39,118 +25,39 @@ from judging import (
     with_temperature,
 )
 from machine import measured
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import f1_score, precision_score
 
 LABELS = ("Mortgage", "Credit card or prepaid card")
+CLASSES = {LABELS[0]: [LABELS[0]], LABELS[1]: [LABELS[1], "Credit card", "Prepaid card"]}
 
 
-@pytest.fixture
-def complaints():
-    return pd.DataFrame(
-        {
-            ID: [1, 2, 3],
-            "Company": ["A", "B", "A"],
-            PRODUCT: [LABELS[0], LABELS[1], "Student loan"],
-            NARRATIVE: ["my escrow", None, "é and ü"],
-            "State": ["CA", None, "NY"],
-        }
-    )
-
-
-def load(path):
-    return pa.concat_tables(load_complaints(str(path), "has-text", "none")).to_pandas()
-
-
-# --- the data source
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_local_file_gives_the_four_columns_whatever_its_format(complaints, tmp_path, suffix):
-    path = tmp_path / f"rows.{suffix}"
-    complaints.to_csv(path, index=False) if suffix == "csv" else complaints.to_parquet(path)
-    found = load(path)
-    assert list(found) == list(COLUMNS)
-    assert found[ID].tolist() == [1, 2, 3]
-    assert found[NARRATIVE].isna().tolist() == [False, True, False]
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_file_of_many_parts_comes_in_order_and_a_few_rows_at_a_time(complaints, tmp_path, suffix):
-    path = tmp_path / f"rows.{suffix}"
-    many = pd.concat([complaints] * 9_000).assign(**{ID: range(27_000)})
-    many.to_csv(path, index=False) if suffix == "csv" else many.to_parquet(path, row_group_size=1_001)
-    parts = list(load_complaints(str(path), "has-text", "none"))
-    assert max(part.num_rows for part in parts) <= 11_000
-    assert pa.concat_tables(parts)[ID].to_pylist() == list(range(27_000))
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is not there.*-p DATASET"):
-        load(tmp_path / "nowhere.csv")
-
-
-def test_an_empty_file_is_named(tmp_path):
-    (tmp_path / "empty.csv").touch()
-    with pytest.raises(ValueError, match="empty"):
-        load(tmp_path / "empty.csv")
-
-
-@pytest.mark.parametrize("rows", [1, 30_000], ids=["in the header's reach", "far behind the header"])
-def test_a_file_that_is_not_utf8_is_said_to_be_so(complaints, tmp_path, rows):
-    path = tmp_path / "latin.csv"
-    text = pd.concat([complaints] * rows).to_csv(index=False).replace("é and ü", "plain")
-    path.write_bytes(text.encode() + '9,A,Mortgage,"caf\xe9",CA\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match="not UTF-8"):
-        load(path)
-
-
-def test_a_truncated_parquet_file_is_said_to_be_truncated(complaints, tmp_path):
-    path = tmp_path / "cut.parquet"
-    complaints.to_parquet(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="truncated"):
-        load(path)
-
-
-@pytest.mark.parametrize("cut", ['"half a lett', "7,A"], ids=["inside a quoted letter", "between two columns"])
-def test_a_truncated_csv_file_is_said_to_be_truncated(complaints, tmp_path, cut):
-    path = tmp_path / "cut.csv"
-    columns = ["Company", PRODUCT, NARRATIVE, ID]
-    path.write_text(complaints[columns].to_csv(index=False) + f"A,Mortgage,{cut}")
-    with pytest.raises(ValueError, match="truncated"):
-        load(path)
-
-
-def test_a_lacking_column_is_named_with_those_found(complaints, tmp_path):
-    complaints.drop(columns=PRODUCT).to_csv(tmp_path / "rows.csv", index=False)
-    with pytest.raises(ValueError, match=r"lacks the column\(s\) \['Product'\]; it has .*'State'"):
-        load(tmp_path / "rows.csv")
+# --- the classes
 
 
 def test_a_class_never_seen_is_named():
-    assert encode_labels(pd.Series([LABELS[1], LABELS[0]])).tolist() == [1, 0]
+    products = pd.Series(["Prepaid card", LABELS[0], LABELS[1]])
+    assert encode_labels(products, CLASSES).tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="Student loan"):
-        encode_labels(pd.Series([LABELS[0], "Student loan"]))
+        encode_labels(pd.Series([LABELS[0], "Student loan"]), CLASSES)
 
 
-@pytest.mark.parametrize(("labels", "lower"), [([0, 0, 0, 1], 1), ([], 0)], ids=["too few", "none passes"])
-def test_too_few_rows_are_counted_and_the_parameter_to_lower_is_named(labels, lower):
-    rows = pd.DataFrame({"label": pd.Series(labels, dtype="int64")})
-    with pytest.raises(ValueError, match=f"TRAIN_ROWS=2 .*-p TRAIN_ROWS {lower}"):
-        require_rows(rows, 2, "TRAIN_ROWS")
+def test_too_few_rows_are_counted_and_the_parameter_to_lower_is_named():
+    require_rows(pd.DataFrame({"label": [0, 0, 1, 1]}), 2, "TRAIN_ROWS", list(CLASSES))
+    with pytest.raises(ValueError, match=r"TRAIN_ROWS=2 .* 3 of 'Mortgage' and 1 of 'Credit.*-p TRAIN_ROWS 1\)"):
+        require_rows(pd.DataFrame({"label": [0, 0, 0, 1]}), 2, "TRAIN_ROWS", list(CLASSES))
+
+
+def test_where_nobody_is_left_of_a_class_no_number_of_rows_is_advised():
+    with pytest.raises(ValueError, match=r"-p DATASET PATH.*-p COMPANY NAME.*-p CLASSES") as refused:
+        require_rows(pd.DataFrame({"label": [0, 0, 0]}), 2, "TRAIN_ROWS", list(CLASSES))
+    assert "-p TRAIN_ROWS" not in str(refused.value)
 
 
 def test_a_hub_that_does_not_answer_is_named_with_both_ways_out(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match=r"some/data.*--mini.*-p DATASET"):
         check_hub("some/data", "abc", "dataset")
-
-
-def test_names_of_sources_carry_no_folders(tmp_path):
-    (tmp_path / "mini-model.v1").mkdir()
-    assert short_name(str(tmp_path / "mini-model.v1")) == "mini-model.v1"
-    assert short_name(str(tmp_path / "rows.csv")) == "rows"
-    assert short_name("owner/name") == "owner/name"
 
 
 # --- copies
@@ -161,6 +68,60 @@ def test_near_copies_are_pairs_that_share_half_their_runs_of_five_words():
     texts = [letter, "my card was charged for a fee that I never agreed to pay at all", letter + " please help"]
     assert near_copies(texts) == [(0, 2)]
     assert near_copies(texts, threshold=0.95) == []
+
+
+def all_pairs(texts: list[str], threshold: float) -> list[tuple[int, int]]:
+    """Return what near_copies must: every pair of texts is compared, on a matrix of the runs of five words."""
+    counter = CountVectorizer(preprocessor=normalise, token_pattern=r"\S+", ngram_range=(5, 5), binary=True)
+    sets = counter.fit_transform(["one two three four five", *texts])[1:]  # a vocabulary must not be empty
+    sizes = np.asarray(sets.sum(axis=1)).ravel()
+    shared = (sets @ sets.T).tocoo()
+    upper = shared.row < shared.col
+    i, j, both = shared.row[upper], shared.col[upper], shared.data[upper]
+    close = both / (sizes[i] + sizes[j] - both) >= threshold
+    return sorted(zip(i[close].tolist(), j[close].tolist(), strict=True))
+
+
+def random_texts(random: np.random.Generator) -> list[str]:
+    """Return texts that are changed from a few, of words that are few or many: of any length, the empty one included."""
+    words = [f"w{i}" for i in range(random.choice([2, 3, 10, 200]))]
+    bases = [random.choice(words, random.integers(0, 40)).tolist() for _ in range(4)]
+    texts = []
+    for _ in range(random.integers(0, 60)):
+        text = list(bases[random.integers(4)])
+        for _ in range(random.integers(0, 7)):
+            at = int(random.integers(len(text) + 1))
+            text[at : at + int(random.integers(2))] = random.choice(words, random.integers(0, 2)).tolist()
+        texts.append(" ".join(text))
+    return texts
+
+
+@pytest.mark.parametrize("at_once", [7, 100, 2**21])
+def test_near_copies_misses_no_pair_and_invents_none(at_once, monkeypatch):
+    monkeypatch.setattr("complaints.AT_ONCE", at_once)
+    random, pairs, crossing = np.random.default_rng(at_once), 0, 0
+    for _ in range(60):
+        texts, threshold = random_texts(random), random.choice([0.1, 0.3, 0.5, 0.57, 0.7, 0.95, 1])
+        expected, first = all_pairs(texts, threshold), int(random.integers(len(texts) + 1))
+        across = [(i, j - first) for i, j in expected if i < first <= j]
+        assert near_copies(texts, threshold) == expected
+        assert near_copies(texts[first:], threshold, known=texts[:first]) == across
+        pairs, crossing = pairs + len(expected), crossing + len(across)
+    assert pairs > 500 and crossing > 100
+
+
+def test_boilerplate_that_thousands_of_texts_hold_makes_no_near_copies_and_hides_none():
+    random = np.random.default_rng(0)
+    boilerplate = "i file this complaint because the bank did not answer any of my many letters at all"
+    own = [" ".join(random.choice(5000, 30).astype(str)) for _ in range(3000)]
+    texts = [f"{text} {boilerplate}" for text in own]
+    assert near_copies([*texts, texts[7] + " thank you", boilerplate]) == [(7, 3000)]
+
+
+def test_without_known_texts_nothing_is_a_copy_of_one():
+    text = "one two three four five six seven"
+    assert near_copies([text, text], known=[]) == [] and near_copies([], known=[text]) == []
+    assert overlap([], [text, text]) == {"exact": 0, "normalised": 0, "near": 0}
 
 
 def test_overlap_finds_each_kind_of_copy():
@@ -340,7 +301,7 @@ def test_the_temperature_undoes_what_made_the_answers_too_sure():
     assert with_temperature(np.array([0.0, 1.0]), 2).tolist() == pytest.approx([0.001, 0.999], abs=1e-3)
 
 
-# --- costs, seeds, other letters
+# --- costs, seeds
 
 
 def test_what_a_block_costs_is_its_own_time_and_the_most_memory_meanwhile():
@@ -376,31 +337,6 @@ def test_a_further_seed_reads_the_series_data_and_its_own_results(tmp_path):
     assert (run.read_result("02_test_data"), run.read_result("04_gpt2_lora")) == (2, 7)
     top = Run("06_comparing", {"OUT": str(tmp_path), "SEED": 42})
     assert (top.read_result("04_gpt2_lora"), top.read_result("seeds/7/04_gpt2_lora")) == (4, 7)
-
-
-def test_other_complaints_are_on_the_products_from_anybody_and_no_copies(tmp_path, capsys):
-    text = "the escrow on my house was raised twice in one year and nobody could tell me why"
-    rows = [
-        ("A", LABELS[0], text),
-        ("B", LABELS[1], "my card"),
-        ("C", "Student loan", "my loan"),
-        ("D", LABELS[0], " "),
-    ]
-    rows += [
-        ("E", LABELS[0], text.upper()),
-        ("F", LABELS[0], "Hello. " + text + " at all"),
-        ("G", LABELS[0], "my house"),
-    ]
-    table = pd.DataFrame(rows, columns=["Company", PRODUCT, NARRATIVE]).assign(**{ID: range(len(rows))})
-    table.to_parquet(tmp_path / "other.parquet")
-    found = other_complaints(str(tmp_path / "other.parquet"), [text, "unlike"])
-    assert found[["id", "text", "label"]].to_dict("records") == [
-        {"id": 1, "text": "my card", "label": 1},
-        {"id": 6, "text": "my house", "label": 0},
-    ]
-    assert "other: 7 rows, 2 letters" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"leaves no letter.*-p EXTRA_TEST PATH"):
-        other_complaints(str(tmp_path / "other.parquet"), [text, "my card", "my house"])
 
 
 def test_a_cost_table_counts_what_was_trained_and_leaves_out_what_there_is_not():
