@@ -72,8 +72,9 @@ def choose_keywords(texts, labels, classes: tuple[str, str]) -> list[list[str]]:
     counter = CountVectorizer(preprocessor=normalise, binary=True, min_df=2)
     held, labels = counter.fit_transform(texts), np.asarray(labels)
     lead = np.asarray(held[labels == 1].mean(axis=0) - held[labels == 0].mean(axis=0)).ravel()
-    words = counter.get_feature_names_out()[np.argsort(lead, kind="stable")]
-    return [words[:10].tolist(), words[:-11:-1].tolist()]
+    order = np.argsort(lead, kind="stable")
+    words = counter.get_feature_names_out()[order]
+    return [words[lead[order] < 0][:10].tolist(), words[lead[order] > 0][:-11:-1].tolist()]
 
 
 def keyword_rule(texts, keywords: list[list[str]]) -> np.ndarray:

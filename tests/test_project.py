@@ -38,7 +38,12 @@ def imported(paths):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.partition(".")[0])
-    own = {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} | {"driver", "mini", "benchmarks"}
+    own = {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} | {
+        "driver",
+        "mini",
+        "benchmarks",
+        "by_hand",
+    }
     return names - own - set(sys.stdlib_module_names)
 
 
