@@ -524,7 +524,7 @@ def test_other_complaints_of_a_single_class_are_refused_and_speak_of_their_own_p
     ):
         other_complaints(str(path), [], CLASSES)
     path = written(tmp_path / "d.csv", as_csv(R))
-    with pytest.raises(SourceError, match=r"d\.csv has nothing new of one class: 30 complaints"):
+    with pytest.raises(SourceError, match=r"d\.csv has nothing new of one class: 30 complaints duplicate"):
         other_complaints(str(path), R.loc[R[PRODUCT] == "Mortgage", NARRATIVE].tolist(), CLASSES)
 
 
