@@ -48,7 +48,7 @@ def load_complaints(
 
 
 def select(
-    parts: Iterable[pa.Table], company: str, classes: dict[str, list[str]], source: str = "DATASET"
+    parts: Iterable[pa.Table], company: str, classes: dict[str, list[str]], parameter: str = "DATASET"
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the complaints (id, text, label, product) that meet the conditions, and the rows left after each of them."""
     label_of = labels_of(classes)
@@ -70,7 +70,7 @@ def select(
     found = pa.concat_tables(kept).to_pandas()
     found["product"] = found["product"].str.strip()
     found["label"] = encode_labels(found["product"], classes)
-    require_both(found, left, seen, company, classes, source)
+    require_both(found, left, seen, company, classes, parameter)
     return found[["id", "text", "label", "product"]], left
 
 

@@ -25,8 +25,12 @@ ROWS, TEXTS = 1_700_000, 300_000
 COMPANY = "BANK OF AMERICA, NATIONAL ASSOCIATION"
 CLASSES = {"Mortgage": ["Mortgage"], "Card": ["Credit card or prepaid card", "Credit card", "Prepaid card"]}
 PRODUCTS = ["Debt collection", "Credit reporting", "Student loan", "Mortgage", "Credit card", "Prepaid card"]
-HEADER = "Date received,Product,Consumer complaint narrative,Company,State,Complaint ID".split(",")
-WORDS = [f"{head}{tail}" for head in "ba co di fu ge ha ji ko lu me no pa".split() for tail in range(1000)]
+HEADER = ["Date received", "Product", "Consumer complaint narrative", "Company", "State", "Complaint ID"]
+WORDS = [
+    f"{head}{tail}"
+    for head in ["ba", "co", "di", "fu", "ge", "ha", "ji", "ko", "lu", "me", "no", "pa"]
+    for tail in range(1000)
+]
 WEIGHTS = [1 / (place + 10) for place in range(len(WORDS))]  # few words are common, as in a language
 BOILERPLATE = [" ".join(random.Random(each).choices(WORDS, k=25)) for each in range(40)]  # stands in thousands of texts
 TEMPLATES = [random.Random(each).choices(WORDS, k=180) for each in range(500)]  # letters handed out to be copied
