@@ -105,43 +105,37 @@ def count_values(seen: dict[str, Counter], condition: str, rows: pa.Table) -> No
             seen[condition] = Counter(dict(seen[condition].most_common(10_000)))
 
 
-def require_both(found: pd.DataFrame, left: dict, seen: dict, company: str, classes: dict, parameter: str) -> None:
+def require_both(found: pd.DataFrame, left: dict, seen: dict, company: str, classes: dict, source: str) -> None:
     """Return when each class has complaints; SourceError says what there is instead, and what to type."""
     told = f"{left['have a narrative']:,} of {left['are in the source']:,} rows have a text"
     if not left["have a narrative"]:
-        raise SourceError(parameter, "has no row with a text", told)
+        raise SourceError(source, "has no row with a text", told)
     if company and not left["were sent to the company"]:
         near = nearest(company, seen["were sent to the company"])
         fix = f"-p COMPANY {shlex.quote(next(iter(near), 'NAME'))}, or -p COMPANY '' for all companies"
         raise SourceError(f"COMPANY {company!r}", f"has no complaint: {told}, none of that company", counted(near), fix)
-    products, there = seen["are about one of the classes"], set(found["label"])
-    absent = [name for label, name in enumerate(classes) if label not in there]
+    absent = [name for label, name in enumerate(classes) if label not in set(found["label"])]
     if absent:
-        to_whom = f" to {company}" if company else ""
+        products, to_whom = seen["are about one of the classes"], f" to {company}" if company else ""
         cause = f"has no complaint{to_whom} of the class {' nor of '.join(map(repr, absent))}"
-        raise SourceError(
-            parameter, cause, counted(dict(products.most_common(8))), other_classes(products, classes, parameter)
-        )
+        fix = other_classes(products, classes, absent) if source == "DATASET" else ""
+        raise SourceError(source, cause, counted(dict(products.most_common(8))), fix)
 
 
-def other_classes(products: Counter, classes: dict[str, list[str]], parameter: str) -> str:
-    """Return what to type when a class is empty: the commonest other products in its place, where the source has them."""
-    others = iter([name for name, _ in products.most_common() if name not in labels_of(classes)])
-    filled = {name: names for name, names in classes.items() if any(str(each).strip() in products for each in names)}
-    chosen = [
-        (name, filled[name]) if name in filled else (new, [new])
-        for name in classes
-        if (new := name in filled or next(others, ""))
-    ]
-    if parameter != "DATASET" or len(chosen) < 2:
-        return f"pass a source that has complaints of both: -p {parameter} PATH"
-    return f"-p CLASSES {shlex.quote(json.dumps(dict(chosen), ensure_ascii=False))}"
+def other_classes(products: Counter, classes: dict[str, list[str]], absent: list[str]) -> str:
+    """Return what to type when classes are empty, the commonest other products in their place; "" where there are none."""
+    others = [name for name, _ in products.most_common() if name not in labels_of(classes)]
+    if len(others) < len(absent):
+        return ""
+    chosen = dict((others[0], [others.pop(0)]) if name in absent else (name, classes[name]) for name in classes)
+    return f"-p CLASSES {shlex.quote(json.dumps(chosen, ensure_ascii=False))}"
 
 
 def nearest(name: str, counts: Counter, most: int = 5) -> dict[str, int]:
     """Return the names nearest to one, with their counts: those that hold it or that it holds, then those spelled alike."""
     key, keys = name.casefold(), {each.casefold(): each for each, _ in reversed(counts.most_common())}
-    held = [each for each, _ in counts.most_common() if key in each.casefold() or each.casefold() in key]
+    held = [each for each, _ in counts.most_common() if key in each.casefold()]
+    held += [each for each, _ in counts.most_common() if each.casefold() in key and 3 * len(each) > len(key)]
     alike = [keys[each] for each in difflib.get_close_matches(key, keys, most)]
     names = list(dict.fromkeys(held + alike)) or [each for each, _ in counts.most_common()]
     return {each: counts[each] for each in names[:most]}
@@ -189,7 +183,7 @@ def other_complaints(
     SourceError when a class has none.
     """
     given = {"text_column": text_column, "label_column": label_column, "encoding": encoding, "parameter": "EXTRA_TEST"}
-    found, left = select(load_complaints(path, "", "", **given), "", classes, "EXTRA_TEST")
+    found, left = select(load_complaints(path, "", "", **given), "", classes, f"EXTRA_TEST {place(path)}")
     normal = {normalise(text) for text in known}
     duplicates = set(found.index[found["text"].map(normalise).isin(normal)])
     for _, new in near_pairs([*known, *found["text"]], first=len(known)):
@@ -201,8 +195,8 @@ def other_complaints(
     )
     print(rows_per_class(rest, list(classes)))
     if rest["label"].nunique() < 2:
-        cause = f"{place(path)} has nothing new of one class: {len(duplicates):,} complaints are among the known texts"
-        raise SourceError("EXTRA_TEST", cause, rows_per_class(rest, list(classes)))
+        cause = f"has nothing new of one class: {len(duplicates):,} complaints duplicate known texts"
+        raise SourceError(f"EXTRA_TEST {place(path)}", cause, rows_per_class(rest, list(classes)))
     return rest
 
 

@@ -142,8 +142,9 @@ def read(
             for table in tables(part, columns, encoding, keys):
                 yield table.add_column(0, "id", pa.array(range(start, start + len(table)), pa.int64()))
                 start += len(table)
-    with errors_told(parameter, path):  # any JSON object may leave out a key that is null: only the end tells
-        require_columns(keys or columns.values(), columns)
+    if keys:  # any JSON object may leave out a key that is null: only the end tells that a column lacks
+        with errors_told(parameter, path):
+            require_columns(keys, columns)
     if not start:
         yield pa.table({"id": pa.array([], pa.int64()), **{ours: pa.array([], pa.string()) for ours in columns}})
 
@@ -206,7 +207,7 @@ def members_of(file: Path) -> list[str]:
 
 
 def usable(names: list[PurePath]) -> list[PurePath]:
-    """Return those that are neither hidden nor bookkeeping (_SUCCESS, .crc, __MACOSX); with a known ending, where any has."""
+    """Return those that are neither hidden nor bookkeeping (_SUCCESS, __MACOSX); with a known ending, if any has one."""
     plain = [name for name in names if not any(part.startswith((".", "_")) for part in name.parts)]
     return [name for name in plain if name.suffix.lower() in DATA_ENDINGS] or plain
 

@@ -242,6 +242,8 @@ def test_values_are_text_and_numbers_as_they_are_written(tmp_path):
     ):
         rows = pa.concat_tables(read(path, columns))
         assert rows["label"].to_pylist() == ["1", "2.5", None] and rows["text"].to_pylist() == ["N/A", "null", ""]
+    pq.write_table(pa.table({"label": [1.0, float("nan")], "text": ["a", "b"]}), tmp_path / "nan.parquet")
+    assert pa.concat_tables(read(tmp_path / "nan.parquet", columns))["label"].to_pylist() == ["1", None]
     path = written(tmp_path / "a.csv", "label,text\n1,N/A\n2.5,null\n,\n")
     rows = pa.concat_tables(read(path, columns))
     assert rows["label"].to_pylist() == ["1", "2.5", None] and rows["text"].to_pylist() == ["N/A", "null", None]
@@ -523,8 +525,10 @@ def test_other_complaints_of_a_single_class_are_refused_and_speak_of_their_own_p
         match=r"EXTRA_TEST.* 'Credit card or prepaid card'\.\nFound: Mortgage 30, Student loan 30\n.*-p EXTRA_TEST PATH",
     ):
         other_complaints(str(path), [], CLASSES)
+    with pytest.raises(SourceError, match=r"^EXTRA_TEST .*nowhere\.csv is not there"):
+        other_complaints(str(tmp_path / "nowhere.csv"), [], CLASSES)
     path = written(tmp_path / "d.csv", as_csv(R))
-    with pytest.raises(SourceError, match=r"d\.csv has nothing new of one class: 30 complaints"):
+    with pytest.raises(SourceError, match=r"d\.csv has nothing new of one class: 30 complaints duplicate"):
         other_complaints(str(path), R.loc[R[PRODUCT] == "Mortgage", NARRATIVE].tolist(), CLASSES)
 
 

@@ -102,7 +102,8 @@ def main() -> None:
 
         started = time.perf_counter()
         found = globals()[sys.argv[1]](sys.argv[2])
-        cost = {"seconds": round(time.perf_counter() - started), "peak MB": peak_memory_mb()["host"]}
+        cost = {"seconds": round(time.perf_counter() - started), "of them on the CPU": round(time.process_time())}
+        cost["peak MB"] = peak_memory_mb()["host"]
         print(json.dumps(found | cost, indent=1), flush=True)
         return
     folder = Path(tempfile.mkdtemp())
