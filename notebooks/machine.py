@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
-LAUNCHERS = re.compile(r"ACCELERATE_.*|(GROUP_|LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)")
+LAUNCHERS = re.compile(  # what launchers of distributed trainings leave behind; driver/surroundings.py has the same
+    r"(ACCELERATE|FSDP|TORCHELASTIC|OMPI_COMM_WORLD|MV2_COMM_WORLD|PMI|PMIX)_\w+"
+    r"|((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|MPI_LOCAL(RANKID|NRANKS)"
+)
 PINS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES")
 
 
