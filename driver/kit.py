@@ -13,6 +13,7 @@ from filelock import FileLock
 from driver import Refused, guard
 from driver.in_kernel import in_lines
 
+CPUINFO = Path("/proc/cpuinfo")  # where Linux says what the processor has; elsewhere it has AVX2, most likely
 PINS = {  # what makes two CPUs compute the same; on Arm there is nothing of the kind, and another table comes out
     "OMP_NUM_THREADS": "2",  # sums are divided among the threads
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
@@ -28,8 +29,7 @@ def pins() -> dict[str, str]:
 
     On another CPU it is the number of threads alone.
     """
-    described = Path("/proc/cpuinfo")
-    has_avx2 = not described.exists() or " avx2 " in described.read_text()
+    has_avx2 = not CPUINFO.exists() or " avx2 " in CPUINFO.read_text()
     if platform.machine().lower() in ("x86_64", "amd64") and has_avx2:
         return PINS
     return {"OMP_NUM_THREADS": PINS["OMP_NUM_THREADS"]}

@@ -29,6 +29,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: bool({"mini_out", "rebuilt"} & set(item.fixturenames)))
 
 
+@pytest.fixture(autouse=True)
+def gpus_as_before():
+    """Undo what a notebook's Run does to its own process: keep to one GPU."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if before is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
 @pytest.fixture(scope="session", autouse=True)
 def mini_run(request, tmp_path_factory):
     """Start the whole mini run first of all when any test asks for it; yield its process, log and output folder."""

@@ -206,7 +206,7 @@ KIT = """
 import os, subprocess, time
 
 
-def prepare(dataset, company, cache):
+def prepare(dataset, company, cache, pretrain, make):
     sleeper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     (cache / "pids").write_text(f"{os.getpid()} {sleeper.pid}")
     time.sleep(1000)
@@ -467,7 +467,7 @@ SHARED = """
 import os, time
 
 
-def prepare(dataset, company, cache):
+def prepare(dataset, company, cache, pretrain, make):
     for word in ("begin", "end"):
         with open(cache / "diary", "a") as diary:
             diary.write(f"{word} {os.getpid()}\\n")

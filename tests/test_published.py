@@ -1,0 +1,70 @@
+"""The published table as a reference: what a mini run pins, and what it says of its own table beside the published one."""
+
+import copy
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from driver import kit, readme
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def published():
+    return json.loads((ROOT / "docs/06_comparing.json").read_text())
+
+
+def test_equal_rows_are_said_to_be_equal_also_where_the_published_run_has_more(published):
+    mine = copy.deepcopy(published)
+    mine["test"] = [row for row in mine["test"] if not row["model"].endswith(("_head", "_full"))]
+    assert 5 < len(mine["test"]) < len(published["test"])
+    mine["versions"]["python"] = "3.99"  # it did not matter
+    assert readme.beside_published(mine, published, []) == "All 9 rows are those of the published table, byte for byte."
+
+
+def test_other_rows_are_counted_and_what_differs_is_named(published):
+    mine = copy.deepcopy(published)
+    mine["test"][-1]["accuracy"] += 1e-15
+    said = readme.beside_published(mine, published, [])
+    assert said.startswith(f"1 of {len(mine['test'])} rows are not") and "nothing that is pinned: please report" in said
+    del mine["numerics"]["MKL_CBWR"]
+    mine["numerics"]["instructions"] = "DEFAULT"
+    mine["versions"]["torch"] = "2.99"
+    said = readme.beside_published(mine, published, ["RANK 4"])
+    assert "-p RANK 4" in said and "MKL_CBWR: not set, published with COMPATIBLE" in said
+    assert "instructions: DEFAULT, published with AVX2" in said and "torch: 2.99, published with" in said
+
+
+def test_the_published_run_was_pinned(published):
+    assert published["mini"] is True and published["numerics"]["threads"] == 2
+    assert published["numerics"]["precision"] == "float32" and published["numerics"]["instructions"] == "AVX2"
+    in_results = {name: value for name, value in kit.PINS.items() if name != "OMP_NUM_THREADS"}
+    assert in_results and in_results.items() <= published["numerics"].items()
+
+
+@pytest.mark.parametrize(
+    "machine, flags, all_pins",
+    [("x86_64", "fpu avx avx2 fma", True), ("AMD64", "fpu avx", False), ("aarch64", "fp asimd bf16", False)],
+    ids=["with AVX2", "without", "Arm"],
+)
+def test_instructions_are_pinned_where_the_cpu_has_them(monkeypatch, tmp_path, machine, flags, all_pins):
+    monkeypatch.setattr(kit.platform, "machine", lambda: machine)
+    described = tmp_path / "cpuinfo"
+    described.write_text(f"flags\t\t: {flags} clflush\n")
+    monkeypatch.setattr(kit, "CPUINFO", described)
+    assert kit.pins() == (kit.PINS if all_pins else {"OMP_NUM_THREADS": "2"})
+
+
+def test_pinned_variables_reach_the_kernels_unless_another_device_or_precision_is_asked_for(monkeypatch):
+    import run_all
+
+    for words, pinned in ((["--mini"], True), (["--mini", "-p", "DEVICE", "cuda"], False), ([], False)):
+        monkeypatch.setattr("sys.argv", ["run_all.py", *words])
+        for name in kit.PINS:
+            monkeypatch.delenv(name, raising=False)
+        run_all.pin(run_all.parse())
+        found = {name: os.environ.pop(name) for name in kit.PINS if name in os.environ}
+        assert found == (kit.pins() if pinned else {})
