@@ -62,7 +62,7 @@ def beside_published(result: dict, published: dict, asked: list[str]) -> str:
         return f"All {len(result['test'])} rows are those of the published table, byte for byte."
     found = [f"-p {text}" for text in asked]
     flat = [
-        {"data": r["data"], "models": r["models"], "seed": r["seed"], **r["versions"], **r["numerics"]}
+        {"data": r["data"], "models": r["models"], "seed": r["seed"], **r["versions"], **r.get("numerics", {})}
         for r in (result, published)
     ]
     for name in sorted(flat[0].keys() | flat[1].keys()):
