@@ -200,7 +200,7 @@ def show_list(stages: list[Stage], values: dict, out: Path) -> None:
 
 
 def show_results(times: dict[str, str], out: Path, pairs: list) -> None:
-    """Print the result table, a mini run's beside the published one, the time that each notebook took, and the bar plot's place."""
+    """Print the result table, for a mini run with its own values how it compares with the published one, times, and the plot."""
     result = json.loads((out / "results/06_comparing.json").read_text(encoding="utf-8"))
     scores = ("accuracy", "precision", "recall", "f1")
     print(f"\n{'model':18}{'kind':8}" + "".join(f"{score:>10}" for score in scores) + "   accuracy over seeds")
@@ -211,9 +211,8 @@ def show_results(times: dict[str, str], out: Path, pairs: list) -> None:
             + f"   {readme.over_seeds(result, row['model'])}".rstrip()
         )
     published = ROOT / "docs/06_comparing.json"
-    if result["mini"] and published.exists():
-        asked = [f"{name} {value}" for name, value in pairs]
-        print(readme.beside_published(result, json.loads(published.read_text(encoding="utf-8")), asked))
+    if result["mini"] and not pairs and published.exists():
+        print(readme.beside_published(result, json.loads(published.read_text(encoding="utf-8"))))
     print("\nTime: " + ", ".join(f"{name} {time}" for name, time in times.items()))
     print(f"Bar plot: {out / 'plots/barplot_perfmetrics.png'}")
 

@@ -51,18 +51,15 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def beside_published(result: dict, published: dict, asked: list[str]) -> str:
-    """Return a sentence on a mini run's table beside the published one: equal to the last digit, or which condition differs.
-
-    `asked` are the parameters given on the command line, each "NAME VALUE".
-    """
+def beside_published(result: dict, published: dict) -> str:
+    """Return a sentence on a mini run's table beside the published one: equal to the last digit, or which condition differs."""
     theirs = {row["model"]: row for row in published["test"]}
     differing = [row["model"] for row in result["test"] if row != theirs.get(row["model"])]
     if not differing:
         return f"All {len(result['test'])} rows are those of the published table, byte for byte."
-    found = [f"-p {text}" for text in asked]
+    found = []
     flat = [
-        {"data": r["data"], "models": r["models"], "seed": r["seed"], **r["versions"], **r.get("numerics", {})}
+        {"data": r["data"], "models": r["models"], "seed": r["seed"], **r["versions"], **r["numerics"]}
         for r in (result, published)
     ]
     for name in sorted(flat[0].keys() | flat[1].keys()):
