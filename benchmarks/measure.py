@@ -110,9 +110,9 @@ def torch_sees() -> dict:
     import torch
     from machine import choose_computing
 
-    device, precision = choose_computing("auto", "auto")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    return {"torch_threads": torch.get_num_threads(), "device": name, "precision": str(precision).partition(".")[2]}
+    computing = choose_computing("auto", "auto")
+    name = torch.cuda.get_device_name() if computing.device.type == "cuda" else "cpu"
+    return {"torch_threads": torch.get_num_threads(), "device": name, "precision": computing.precision_name}
 
 
 def shown(value: float) -> str:

@@ -17,7 +17,7 @@ def load(kind: str, checkpoint: str, seed: int = 42):
         "checkpoint": checkpoint,
         "revision": "",
     }
-    record["precision"] = str(choose_computing("auto", "auto").precision).removeprefix("torch.")
+    record["precision"] = choose_computing("auto", "auto").precision_name
     model, tokenizer = load_base(record, ("0", "1"), seed)
     if four_bits:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 
+from driver import records
 from mini import complaints
 
 HERE = Path(__file__).parent
@@ -60,8 +61,7 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
     """
     code = (HERE / "models.py").read_bytes()
     about = [company, *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
-    content = data.read_bytes() if data.is_file() else str(data).encode()
-    digest = hashlib.sha256(content + code + json.dumps(about).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(code + json.dumps([records.sha256(data), *about]).encode()).hexdigest()[:8]
     folder = cache / f"pretrained-{digest}"
     for found in folder.glob(f"mini-{kind}-*"):
         return found

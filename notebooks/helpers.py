@@ -243,7 +243,7 @@ class Run:
             "architecture": architecture,
             **{key: twin[key] if twin else given[parameter] for key, parameter in own.items()},
             "device": self.computing.device.type,
-            "precision": str(self.computing.precision).removeprefix("torch."),
+            "precision": self.computing.precision_name,
             "seed": given["SEED"],
             "base_mb": megabytes(Path(checkpoint), "*.safetensors"),
             "weights": f"models/{self.notebook}/{name}" if twin else f"models/{self.notebook}",

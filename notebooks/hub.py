@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from helpers import place
+from helpers import is_local, place
 from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
@@ -167,7 +167,7 @@ def find_model(model: str, revision: str, architecture: str, max_tokens: int | N
     """
     folder, parameter = place(model), architecture.upper()
     if not folder.is_dir():
-        if "/" in model.strip("/").replace("/", "", 1) or model.startswith((".", "/", "~")):
+        if is_local(model):
             raise FileNotFoundError(f"{parameter} {folder} is not a folder. Pass a checkpoint's: -p {parameter} PATH.")
         folder = hub_snapshot(model, revision, "model", MODEL_FILES, parameter)
     config = configuration(folder, parameter)

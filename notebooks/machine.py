@@ -33,8 +33,13 @@ class Computing(NamedTuple):
     device: torch.device
     precision: torch.dtype
 
+    @property
+    def precision_name(self) -> str:
+        """Return the precision as PRECISION names it: float32, bfloat16, or float16."""
+        return str(self.precision).removeprefix("torch.")
+
     def __str__(self) -> str:
-        return f"{self.device.type} in {str(self.precision).removeprefix('torch.')}"
+        return f"{self.device.type} in {self.precision_name}"
 
 
 def choose_computing(device: str, precision: str) -> Computing:
@@ -96,7 +101,7 @@ def numerics(computing: Computing | None) -> dict:
         return pinned
     import torch
 
-    found = {"precision": str(computing.precision).removeprefix("torch.")}
+    found = {"precision": computing.precision_name}
     if computing.device.type == "cuda":
         return {"device": torch.cuda.get_device_name(), **found}
     found |= {"instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}

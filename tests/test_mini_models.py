@@ -100,6 +100,15 @@ def test_built_once_and_anew_for_other_narratives(tmp_path, monkeypatch, suffix)
     assert first["01_data"]["DATASET"] == str(table)
 
 
+def test_a_folder_of_other_content_under_the_same_name_is_pretrained_on_anew(tmp_path):
+    (tmp_path / "shards").mkdir()
+    write_table(tmp_path / "shards/part-0.parquet")
+    made = [mini.find_or_pretrain("gpt2", tmp_path / "shards", STUDY, tmp_path / "cache", True)]
+    write_table(tmp_path / "shards/part-0.parquet", ending="Fix it.")
+    made.append(mini.find_or_pretrain("gpt2", tmp_path / "shards", STUDY, tmp_path / "cache", True))
+    assert made[0] != made[1]
+
+
 def test_a_model_that_was_not_finished_is_not_used(tmp_path, monkeypatch):
     table, cache = write_table(tmp_path / "letters.parquet"), tmp_path / "cache"
     with monkeypatch.context() as patch:
