@@ -98,12 +98,18 @@ def lock(out: Path) -> FileLock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / ".lock")
-        held.acquire(timeout=0)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            with contextlib.suppress(OSError):  # it may not have said yet who it is
+                holder = (folder / ".run").read_text(encoding="utf-8", errors="replace")
+            told = re.match(r"process (\d+),", holder)
+            # a kernel that a killed run was just starting may have its lock for a moment more, until it becomes a kernel
+            held.acquire(timeout=0 if told and psutil.pid_exists(int(told[1])) else 5)
         records.write_whole(folder / ".run", f"process {os.getpid()}, started {datetime.now():%H:%M}: {command()}")
     except Timeout:
-        with contextlib.suppress(OSError):  # it may not have said yet who it is
-            holder = f" ({(folder / '.run').read_text(encoding='utf-8', errors='replace')})"
-        raise Refused(f"Another run writes to {out}{holder}. Wait for its end, or pass another --out.") from None
+        by = f" ({holder})" if holder else ""
+        raise Refused(f"Another run writes to {out}{by}. Wait for its end, or pass another --out.") from None
     except OSError as error:
         raise Refused(f"The output folder {out} cannot be written: {error}. Pass another one with --out DIR.") from None
     return held

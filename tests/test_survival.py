@@ -454,6 +454,25 @@ def test_9_a_second_run_in_the_same_folder_refuses_without_waiting_and_no_lock_i
     assert fresh.run("--only", "01_data").returncode == 0
 
 
+HOLDING = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(1.5)
+"""
+
+
+def test_9_a_lock_that_outlives_its_killed_run_for_a_moment_is_waited_for(fresh):
+    (fresh.out / "executed").mkdir(parents=True)
+    (fresh.out / "executed/.run").write_text("process 999999999, started 00:00: python run_all.py")
+    command = [sys.executable, "-c", HOLDING, fresh.out / "executed/.lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # as one caught between fork and exec
+        assert child.stdout.readline() == "held\n"
+        done = fresh.run("--only", "01_data")
+    assert done.returncode == 0, done.stderr
+
+
 def test_9_two_runs_in_two_folders_both_finish(fresh):
     folders = [fresh.folder / "runs" / name for name in ("one", "two")]
     runs = [fresh.start("--out", folder) for folder in folders]
