@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # before PYTHONPATH, and under PYTHONSAFEPATH too
+sys.path.insert(1, str(Path(__file__).resolve().parent / "notebooks"))  # for helpers
 
 from driver import Refused, guard, kit, parameters, prefetch, readme, records, saving, series, surroundings, sweep
 from driver.guard import Stopped
@@ -22,6 +23,8 @@ from driver.progress import duration
 from driver.records import Stage
 from driver.running import Failed, run_stages, state
 from driver.series import NAMES
+from helpers import machine
+from helpers.files import write_whole
 
 ROOT = Path(__file__).resolve().parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -232,18 +235,18 @@ def save(values: dict, out: Path, options: argparse.Namespace) -> None:
     results = (out / "results/06_comparing.json").read_text(encoding="utf-8")
     front_page = readme.with_results((ROOT / "README.md").read_text(encoding="utf-8"), json.loads(results))
     for name, text in texts.items():
-        records.write_whole(notebook(name), text)
-    records.write_whole(ROOT / "docs/06_comparing.json", results)
-    records.write_whole(ROOT / "README.md", front_page)
+        write_whole(notebook(name), text)
+    write_whole(ROOT / "docs/06_comparing.json", results)
+    write_whole(ROOT / "README.md", front_page)
     figure = "barplot_perfmetrics.png"
-    records.write_whole(ROOT / "docs" / figure, (out / "plots" / figure).read_bytes())
+    write_whole(ROOT / "docs" / figure, (out / "plots" / figure).read_bytes())
     print(f"Saved the outputs of {len(texts)} notebooks in {NOTEBOOKS}, table and figure in README.md and docs/")
 
 
 def pin(options: argparse.Namespace) -> None:
     """Make a mini run compute the same on every machine, unless another device or precision is asked for."""
     if options.mini and not {"DEVICE", "PRECISION"} & {name for name, _ in options.p}:
-        os.environ.update(kit.pins())
+        os.environ.update(machine.pins())
 
 
 def run(options: argparse.Namespace) -> None:

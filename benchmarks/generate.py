@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from helpers import write_whole
+
+from helpers.files import write_whole
 
 ROWS = 1_689_573
 GROUP = 1000  # rows in a row group, as the library that filled the hub writes them

@@ -34,7 +34,7 @@ def child(function: str, given: str) -> None:
     """Print, as JSON on the last line, what the function returns and this process's peak memory."""
     module, name = function.split(":")
     found = getattr(importlib.import_module(module), name)(**json.loads(given))
-    from machine import peak_memory_mb
+    from helpers.machine import peak_memory_mb
 
     memory = peak_memory_mb()
     print(json.dumps(found | {"peak_mb": memory["cuda"] or memory["host"]}))
@@ -108,7 +108,8 @@ def processor() -> str:
 def torch_sees() -> dict:
     """Return torch's threads, its device, and the precision in which the series trains there."""
     import torch
-    from machine import choose_computing
+
+    from helpers.machine import choose_computing
 
     computing = choose_computing("auto", "auto")
     name = torch.cuda.get_device_name() if computing.device.type == "cuda" else "cpu"

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import complaints
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from driver.parameters import code_cells, defaults
+from helpers.files import complaints
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 CLASSES = defaults(NOTEBOOKS / "01_data.ipynb")["CLASSES"]

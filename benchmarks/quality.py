@@ -9,12 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import fine_tuning
-import modelling
-from machine import choose_computing
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
 from benchmarks import pages, series, study
+from helpers import models, training
+from helpers.machine import choose_computing
 
 CHECKS = 4  # an epoch
 
@@ -54,13 +53,13 @@ def until_mark(side: str, checkpoint: str, data: str, company: str, mark: float,
         else:
             model, tokenizer = series.load(kind, checkpoint)
             cut = given["MAX_TOKENS"]
-            tokens = modelling.tokenise(train, tokenizer, cut)
+            tokens = models.tokenise(train, tokenizer, cut)
             settings = (given[name] for name in ("LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "SEED"))
-            arguments = fine_tuning.training_arguments(Path(folder), *settings, computing)
+            arguments = training.training_arguments(Path(folder), *settings, computing)
         steps = len(train) // (arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps)
 
         def accuracy() -> float:
-            probability = modelling.predict(model, tokenizer, validation["text"], cut, computing)
+            probability = models.predict(model, tokenizer, validation["text"], cut, computing)
             model.train()
             return float(((probability >= 0.5) == validation["label"]).mean())
 

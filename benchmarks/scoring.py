@@ -2,19 +2,19 @@
 
 import time
 
-import modelling
 import numpy as np
-from machine import choose_computing
 from transformers import AutoTokenizer, pipeline
 
 from benchmarks import pages
+from helpers import models
+from helpers.machine import choose_computing
 
 TEXTS = 200
 
 
 def scorer(checkpoint: str):
     """Return a model with a new head, and its tokenizer."""
-    return modelling.load_distilbert(checkpoint, ("0", "1"), 0), AutoTokenizer.from_pretrained(checkpoint)
+    return models.load_distilbert(checkpoint, ("0", "1"), 0), AutoTokenizer.from_pretrained(checkpoint)
 
 
 def side_by_side(checkpoint: str, data: str, company: str, repeats: int) -> dict:
@@ -31,7 +31,7 @@ def side_by_side(checkpoint: str, data: str, company: str, repeats: int) -> dict
         return np.array([a["score"] if a["label"] == card else 1 - a["score"] for a in answers])
 
     sides = {
-        "series": lambda texts: modelling.predict(model, tokenizer, texts, 512, computing),
+        "series": lambda texts: models.predict(model, tokenizer, texts, 512, computing),
         "defaults": by_pipeline,
         "batch 32": lambda texts: by_pipeline(texts, batch_size=32),
     }
@@ -53,7 +53,7 @@ def growth(checkpoint: str, data: str, company: str, texts: int) -> dict:
     model, tokenizer = scorer(checkpoint)
     letters = pages.letters(data, company)[0]["text"].sample(texts, replace=True, random_state=0).tolist()
     computing = choose_computing("auto", "auto")
-    modelling.predict(model, tokenizer, letters[:64], 512, computing)
+    models.predict(model, tokenizer, letters[:64], 512, computing)
     started = time.perf_counter()
-    modelling.predict(model, tokenizer, letters, 512, computing)
+    models.predict(model, tokenizer, letters, 512, computing)
     return {"rate": texts / (time.perf_counter() - started)}

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
+from helpers.files import MB
 
 
 def by_study(path: str, company: str, cache: str) -> dict:
@@ -43,6 +44,6 @@ def in_fresh_cache(function: str, path: Path, company: str) -> dict:
     try:
         found = measure.in_child(f"benchmarks.selecting:{function}", path=path, company=company, cache=cache)
         files = [file for file in Path(cache).rglob("*") if file.is_file()]
-        return found | {"disk_mb": sum(file.stat().st_size for file in files) / 2**20}
+        return found | {"disk_mb": sum(file.stat().st_size for file in files) / MB}
     finally:
         shutil.rmtree(cache)

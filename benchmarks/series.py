@@ -1,11 +1,11 @@
 """This series' side of the trainings: its own functions, with the adapters that its pages configure."""
 
 import peft
-from machine import choose_computing
-from modelling import load_base
 from transformers import set_seed
 
 from benchmarks import pages
+from helpers.machine import choose_computing
+from helpers.models import load_base
 
 
 def load(kind: str, checkpoint: str, seed: int = 42):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from machine import choose_computing
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     AutoModelForSequenceClassification,
@@ -19,6 +18,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+
+from helpers.machine import choose_computing
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import fine_tuning
-import modelling
 import torch
 from datasets import Dataset
-from machine import choose_computing
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks import pages, series, study
+from helpers import models, training
+from helpers.machine import choose_computing
 
 TIMED = 3  # batches; with the first, uncounted one this is one step of the study's, which adds up four batches
 
@@ -136,8 +135,8 @@ def train_a_few(side: str, kind: str, checkpoint: str, data: str, company: str, 
         else:
             model, tokenizer = series.load(kind, checkpoint)
             cut = min(given["MAX_TOKENS"], model.config.max_position_embeddings)
-            tokens = modelling.tokenise(train, tokenizer, cut)
-            arguments = fine_tuning.training_arguments(
+            tokens = models.tokenise(train, tokenizer, cut)
+            arguments = training.training_arguments(
                 Path(folder), given["LEARNING_RATE"], 1, size, given["SEED"], computing
             )
             order = list(LengthGroupedSampler(size, lengths=list(map(len, tokens["input_ids"]))))

@@ -3,7 +3,9 @@ run), in_kernel (what the kernel itself does differently), prefetch (what a full
 outputs back into the notebooks)."""
 
 import sys
+from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "notebooks"))  # for helpers
 sys.modules.setdefault("rfc3987_syntax", None)  # for nbformat's sake jsonschema would read its grammar for two seconds
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from driver import Refused, records, surroundings
+from driver import Refused, surroundings
+from helpers.files import remove_leftovers, write_whole
 
-TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # .name.<process id>.tmp.suffix, as every write_whole names it
 SHORT = re.compile(r"run_all-[0-9a-f]{8}")  # the name of a folder that short_folder makes
 MARK, STAGE = "RUN_ALL_OUT", "RUN_ALL_STAGE"  # environment variables by which a run knows all that its kernels started
 
@@ -42,12 +42,12 @@ def sole_writer(out: Path, root: Path):
         end_processes(out)
         clear(temporary)
         temporary.mkdir()
-        sweep(root, "")  # what --save writes there
+        remove_leftovers(root, "")  # what --save writes there
         for folder in ("notebooks", "docs"):
-            sweep(root / folder)
+            remove_leftovers(root / folder)
         for home in (out, *out.glob("seeds/*")):
             for folder in ("data", "models", "plots", "results", "executed"):
-                sweep(home / folder)
+                remove_leftovers(home / folder)
         yield
     finally:
         end_processes(out)
@@ -106,22 +106,13 @@ def lock(out: Path) -> FileLock:
             told = re.match(r"process (\d+),", holder)
             # a kernel that a killed run was just starting may have its lock for a moment more, until it becomes a kernel
             held.acquire(timeout=0 if told and psutil.pid_exists(int(told[1])) else 5)
-        records.write_whole(folder / ".run", f"process {os.getpid()}, started {datetime.now():%H:%M}: {command()}")
+        write_whole(folder / ".run", f"process {os.getpid()}, started {datetime.now():%H:%M}: {command()}")
     except Timeout:
         by = f" ({holder})" if holder else ""
         raise Refused(f"Another run writes to {out}{by}. Wait for its end, or pass another --out.") from None
     except OSError as error:
         raise Refused(f"The output folder {out} cannot be written: {error}. Pass another one with --out DIR.") from None
     return held
-
-
-def sweep(folder: Path, depth: str = "**/") -> None:
-    """Remove the temporary files and folders that processes now dead left in the folder, or anywhere under it."""
-    for path in list(folder.glob(f"{depth}.*.tmp*")):
-        match = TEMPORARY.fullmatch(path.name)
-        if match and not psutil.pid_exists(int(match[1])):
-            with contextlib.suppress(OSError):  # in a checkout that is read-only it stays
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def marked(out: Path, stage: str | None) -> list[psutil.Process]:

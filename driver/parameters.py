@@ -7,9 +7,8 @@ import math
 from pathlib import Path
 
 from driver import Refused
+from helpers.sources import is_local
 
-# The endings of data files, and the rule of `looks_local`, are those of helpers.py in notebooks/, which is not imported here.
-DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
 SOURCES = ("DATASET", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
 
 OPTIONS = {"OUT": "--out DIR", "RUNS": "--seeds SEED … and --controls"}  # set by the driver, by way of these options
@@ -83,18 +82,13 @@ def in_range(name: str, value, default, ranges: dict):
     return value
 
 
-def looks_local(text: str) -> bool:
-    """Return whether a source that is not there was meant as a path and not as a hub id."""
-    return text.startswith((".", "/", "~")) or text.lower().endswith(DATA_ENDINGS) or text.count("/") > 1
-
-
 def local_source(name: str, text: str, root: Path) -> str:
     """Return a source's absolute path where it is a local one; Refused when it looks like a path and nothing is there."""
     for folder in (Path.cwd(), root):
         path = (folder / Path(text).expanduser()).resolve()
         if path.exists():
             return str(path)
-    if looks_local(text):
+    if is_local(text):
         raise Refused(f"{name} {text}: there is no such file or folder, seen from {Path.cwd()}. Pass an existing path.")
     return text
 

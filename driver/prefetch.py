@@ -12,6 +12,7 @@ from pathlib import Path
 from driver import Refused, guard
 from driver.in_kernel import in_lines
 from driver.parameters import sources
+from helpers.files import MB
 
 REVISIONS = {"DATASET": "REVISION", "DISTILBERT": "DISTILBERT_REVISION", "GPT2": "GPT2_REVISION"}
 
@@ -46,8 +47,7 @@ def fetch(values: dict[str, dict], root: Path) -> None:
 def main(wanted: list[list[str]]) -> None:
     """Print, as JSON, a line about each download, or the text of the error that stopped one of them."""
     in_lines(sys.stderr)
-    sys.path.insert(0, "notebooks")
-    from hub import MODEL_FILES, data_pattern, hub_snapshot
+    from helpers.hub import MODEL_FILES, data_pattern, hub_snapshot
 
     answer = []
     try:
@@ -55,7 +55,7 @@ def main(wanted: list[list[str]]) -> None:
             kind, patterns = ("dataset", [data_pattern(config)]) if config else ("model", MODEL_FILES)
             folder = hub_snapshot(repository, revision, kind, patterns, parameter)
             files = [file for pattern in patterns for file in folder.glob(pattern)]
-            size = sum(file.stat().st_size for file in files) / 1e6
+            size = sum(file.stat().st_size for file in files) / MB
             answer.append(f"{repository}: {len(files)} files, {size:,.1f} MB in {folder}")
     except (OSError, ValueError) as error:
         answer = str(error)

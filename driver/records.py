@@ -4,7 +4,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from driver import Refused, surroundings
 from driver.parameters import code_cells, sources
+from helpers.files import sha256, write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
 
@@ -48,32 +48,6 @@ class Stage:
         return Stage(f"{folder}/{self.name}", tuple(needs), tuple(f"{folder}/{pattern}" for pattern in self.makes))
 
 
-def write_whole(path: Path, content: str | bytes) -> str:
-    """Write the content to path whole or not at all: to a temporary name, down to the disk, renamed; return its SHA-256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    content = content.encode(errors="surrogateescape") if isinstance(content, str) else content
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return hashlib.sha256(content).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes, or of a folder's sorted file names and hashes."""
-    if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        lines = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 sha256_of_source = functools.cache(sha256)  # a full-size model is hashed once a run, not once a stage
 
 
@@ -102,7 +76,7 @@ def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
     code = code_cells(notebooks / f"{stage.notebook}.ipynb")
     local = {name: path for name, path in sources(values, root).items() if path}
     parts = {"code cells": hashlib.sha256(json.dumps(code).encode()).hexdigest()}
-    parts |= {path.name: sha256(path) for path in sorted(notebooks.glob("*.py"))}
+    parts |= {path.name: sha256(path) for path in sorted((notebooks / "helpers").glob("*.py"))}
     parts |= {name: f"{path.name} {sha256_of_source(path)}" for name, path in local.items()}
     parts |= {name: value for name, value in values.items() if name not in local and name != "OUT"}
     parts |= {need: made_for_others(read_manifest(need, out)) for need in stage.needs}

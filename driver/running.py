@@ -11,6 +11,7 @@ from driver import guard, progress, records, surroundings
 from driver.guard import Stopped
 from driver.progress import duration
 from driver.records import Stage
+from helpers.files import MB, sha256, write_whole
 
 
 class Failed(Exception):
@@ -49,7 +50,8 @@ def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namesp
             kernel.run_cells(page, root / "notebooks", log, limits, cells.start_cell, marks, sockets)
         guard.end_processes(out, stage.name)  # what the cells left running must not write any more
         made, executed = records.made(stage, out, before), records.executed(stage.name, out, "ipynb")
-        made[executed.relative_to(out).as_posix()] = records.write_whole(executed, kernel.as_text(page))
+        write_whole(executed, kernel.as_text(page))
+        made[executed.relative_to(out).as_posix()] = sha256(executed)
         failed.unlink(missing_ok=True)
         seconds = records.finish(stage, values, inputs, made, time.monotonic() - started, out)
         shutil.rmtree(out / stage.folder / "models/checkpoints" / stage.notebook, ignore_errors=True)
@@ -57,7 +59,7 @@ def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namesp
     except (kernel.CellFailed, records.Unmade, OSError, RuntimeError) as error:
         guard.end_processes(out, stage.name)
         with contextlib.suppress(OSError):  # a full disk; the error itself is what matters
-            records.write_whole(failed, kernel.as_text(page))
+            write_whole(failed, kernel.as_text(page))
         raise Failed(report(stage, page, error, out)) from error
 
 
@@ -79,7 +81,7 @@ def report(stage: Stage, page, error: Exception, out: Path) -> str:
     where = ", " + progress.label(page, error.index) if hasattr(error, "index") else ""
     cause = "\n".join(str(error).strip().splitlines()[-12:])
     if "No space left" in cause:
-        cause += f"\n{shutil.disk_usage(out).free / 1e6:,.0f} MB are free on the disk of {out}: make room."
+        cause += f"\n{shutil.disk_usage(out).free / MB:,.0f} MB are free on the disk of {out}: make room."
     failed, log = (records.executed(stage.name, out, ending) for ending in ("failed.ipynb", "log"))
     return (
         f"FAILED {stage.name}{where}\n{cause}\nSee {failed if failed.exists() else log}; all that it printed: {log}.\n"

@@ -10,17 +10,16 @@ import sys
 import threading
 from pathlib import Path
 
-# what launchers of distributed trainings leave behind, and switches that make another interpreter of Python
-LAUNCHER = re.compile(
-    r"(ACCELERATE|FSDP|TORCHELASTIC|OMPI_COMM_WORLD|MV2_COMM_WORLD|PMI|PMIX)_\w+"
-    r"|((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|MPI_LOCAL(RANKID|NRANKS)"
-    r"|PYTHON(OPTIMIZE|SAFEPATH|HASHSEED|IOENCODING|STARTUP)"
-)
+from helpers.machine import LAUNCHERS
+
+SWITCHES = re.compile(
+    r"PYTHON(OPTIMIZE|SAFEPATH|HASHSEED|IOENCODING|STARTUP)"
+)  # they make another interpreter of Python
 
 
 def settle() -> None:
     """Drop such variables for this process and all that it starts, and let no sign that its output cannot show stop it."""
-    for name in list(filter(LAUNCHER.fullmatch, os.environ)):
+    for name in [name for name in os.environ if LAUNCHERS.fullmatch(name) or SWITCHES.fullmatch(name)]:
         del os.environ[name]
     os.environ.update(PYTHONHASHSEED="0", PYTHONUTF8="1")  # in all that is started from here
     for stream in (sys.stdout, sys.stderr):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from driver import records
+from helpers.files import write_whole
 
 
 def folder(out: Path, name: str, value) -> Path:
@@ -58,10 +58,8 @@ def draw(name: str, found: dict[str, dict]) -> bytes:
 def collect(name: str, values: list, out: Path) -> None:
     """Write results/sweep_NAME.json and plots/sweep_NAME.png from the finished series, and print the scores as a table."""
     found = scores(name, values, out)
-    records.write_whole(
-        out / f"results/sweep_{name}.json", json.dumps({"parameter": name, "accuracy": found}, indent=1)
-    )
-    records.write_whole(out / f"plots/sweep_{name}.png", draw(name, found))
+    write_whole(out / f"results/sweep_{name}.json", json.dumps({"parameter": name, "accuracy": found}, indent=1))
+    write_whole(out / f"plots/sweep_{name}.png", draw(name, found))
     print(
         f"\naccuracy on all unseen letters, mean over the seeds (sd)\n{name:18}" + "".join(f"{v:>16g}" for v in values)
     )

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-from driver import records
+from helpers.files import sha256
 from mini import complaints
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
     """
     code = (HERE / "models.py").read_bytes()
     about = [company, *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
-    digest = hashlib.sha256(code + json.dumps([records.sha256(data), *about]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(code + json.dumps([sha256(data), *about]).encode()).hexdigest()[:8]
     folder = cache / f"pretrained-{digest}"
     for found in folder.glob(f"mini-{kind}-*"):
         return found
@@ -74,7 +74,7 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
 
 def other_narratives(data: Path, company: str) -> list[str]:
     """Return the narratives of all companies but one; ValueError says when there are too few to learn from."""
-    from sources import read  # beside the notebooks
+    from helpers.sources import read  # beside the notebooks
 
     columns = {"company": "Company", "text": "Consumer complaint narrative"}
     texts = []

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from toy import Project
 
-from driver import guard, kit, parameters
+from driver import guard, parameters
+from helpers import machine
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as run_all.py does, before anything imports torch
@@ -64,7 +65,7 @@ def pretraining(request, tmp_path_factory):
     asked = json.dumps([str(cache), "", parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"], True, True])
     with open(log, "w") as file:
         command = [sys.executable, "-m", "driver.kit", asked]
-        environment = os.environ | kit.pins() | {"PYTHONHASHSEED": "0"}
+        environment = os.environ | machine.pins() | {"PYTHONHASHSEED": "0"}
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
     yield process, cache, log
     process.terminate()

@@ -7,16 +7,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from complaints import encode_labels, mask_words, near_copies, normalise, overlap, require_rows
-from helpers import Run, plain, write_whole
-from hub import check_hub
-from judging import (
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import f1_score, precision_score
+
+from helpers.complaints import encode_labels, mask_words, near_copies, normalise, overlap, require_rows
+from helpers.figures import draw_confusion
+from helpers.files import plain, write_whole
+from helpers.hub import check_hub
+from helpers.machine import measured
+from helpers.notebook import Run
+from helpers.scores import (
     best_temperature,
     calibration_error,
     check_comparable,
     choose_keywords,
     cost_of,
-    draw_confusion,
     intervals,
     keyword_rule,
     paired_test,
@@ -24,9 +29,6 @@ from judging import (
     scores_of_counts,
     with_temperature,
 )
-from machine import measured
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.metrics import f1_score, precision_score
 
 LABELS = ("Mortgage", "Credit card or prepaid card")
 CLASSES = {LABELS[0]: [LABELS[0]], LABELS[1]: [LABELS[1], "Credit card", "Prepaid card"]}
@@ -98,7 +100,7 @@ def random_texts(random: np.random.Generator) -> list[str]:
 
 @pytest.mark.parametrize("at_once", [7, 100, 2**21])
 def test_near_copies_misses_no_pair_and_invents_none(at_once, monkeypatch):
-    monkeypatch.setattr("complaints.AT_ONCE", at_once)
+    monkeypatch.setattr("helpers.complaints.AT_ONCE", at_once)
     random, pairs, crossing = np.random.default_rng(at_once), 0, 0
     for _ in range(60):
         texts, threshold = random_texts(random), random.choice([0.1, 0.3, 0.5, 0.57, 0.7, 0.95, 1])

@@ -15,11 +15,12 @@ from pathlib import Path
 import nbformat
 import pytest
 import stand_in_hub
-from complaints import load_complaints
-from hub import check_hub, find_model
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from stand_in_hub import COMPLAINTS, DISTILBERT, GPT2, REVISIONS, serving, write_repositories
+
+from helpers.complaints import load_complaints
+from helpers.hub import check_hub, find_model
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
@@ -234,7 +235,7 @@ def test_of_a_cache_with_a_hole_nothing_is_taken_for_whole_and_only_the_hole_is_
 SNAPSHOT = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-import hub
+from helpers.files import hub
 try:
     if sys.argv[3]:
         print(hub.hub_snapshot(sys.argv[3], sys.argv[2], "dataset", [hub.data_pattern("has-text")]))
@@ -317,7 +318,7 @@ def test_a_token_that_the_hub_refuses_is_named_with_the_fix_and_a_good_one_is_us
 STALLED = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-import hub
+from helpers.files import hub
 hub.HUB_SILENCE = 2
 started = time.monotonic()
 try:
@@ -374,7 +375,7 @@ def test_a_hub_of_many_dead_addresses_takes_no_longer(monkeypatch):
             caller.connect_ex(listener.getsockname())
         address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname())
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 8)
-        monkeypatch.setattr("hub.HUB_SECONDS", 1)
+        monkeypatch.setattr("helpers.hub.HUB_SECONDS", 1)
         monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
         started = time.monotonic()
         with pytest.raises(ConnectionError, match=r"no answer within 1 s.*--mini.*-p GPT2 path/to/folder"):

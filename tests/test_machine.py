@@ -4,7 +4,8 @@ import os
 
 import pytest
 import torch
-from machine import Computing, choose_computing, numerics, settle
+
+from helpers.machine import Computing, choose_computing, numerics, settle
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 CPUS = {  # what torch.cpu.get_capabilities says, in part; on the right whether bfloat16 is multiplied natively

@@ -14,10 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fine_tuning import by_epoch, fit, last_whole_checkpoint, logged, training_arguments, training_key
-from hub import find_model, was_fine_tuned
-from machine import Computing
-from modelling import (
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from stand_in_hub import write_distilbert, write_gpt2
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from driver import guard
+from helpers.hub import find_model, was_fine_tuned
+from helpers.machine import Computing
+from helpers.models import (
     count_parameters,
     load_base,
     load_distilbert,
@@ -30,13 +36,7 @@ from modelling import (
     tokenise,
     with_weights,
 )
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
-from stand_in_hub import write_distilbert, write_gpt2
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.modeling_outputs import SequenceClassifierOutput
-
-from driver import guard
+from helpers.training import by_epoch, fit, last_whole_checkpoint, logged, training_arguments, training_key
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("Mortgage", "Credit card or prepaid card")
@@ -564,7 +564,9 @@ def test_a_checkpoint_of_another_training_is_never_used(distilbert, killed, chan
 
 def key_of(checkpoint, folder, letters, monkeypatch):
     """Return the key of a training that is not carried out."""
-    monkeypatch.setattr("fine_tuning.train_whole", lambda trainer: keys.append(training_key(trainer, "page")) or [LINE])
+    monkeypatch.setattr(
+        "helpers.training.train_whole", lambda trainer: keys.append(training_key(trainer, "page")) or [LINE]
+    )
     keys = []
     train_adapter(checkpoint, folder, letters)
     return keys[0]
@@ -589,11 +591,11 @@ def test_the_key_knows_data_frozen_weights_code_and_versions(distilbert, letters
     with monkeypatch.context() as patch:
         patch.setattr("importlib.metadata.version", lambda package: "0")
         assert plain != key()
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb", "_*"))
+    shutil.copytree(ROOT / "notebooks/helpers", tmp_path / "helpers")
     with monkeypatch.context() as patch:
-        patch.setattr("fine_tuning.__file__", str(tmp_path / "notebooks/fine_tuning.py"))
+        patch.setattr("helpers.training.__file__", str(tmp_path / "helpers/training.py"))
         assert plain == key()
-        (tmp_path / "notebooks/judging.py").open("a").write("# changed")
+        (tmp_path / "helpers/scores.py").open("a").write("# changed")
         assert plain != key()
     for changed, now in ((torch, ("get_num_threads", lambda: 99)), (torch.backends.cpu, ("get_cpu_capability", str))):
         with monkeypatch.context() as patch:

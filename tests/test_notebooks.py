@@ -7,7 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from helpers import PARAMETERS
+
+from helpers.notebook import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
@@ -142,7 +143,7 @@ def test_figures_have_a_text_for_those_who_cannot_see_them(notebook):
 
 def test_pages_and_modules_hold_the_same_functions():
     kept = {}
-    for module in (ROOT / "notebooks").glob("*.py"):
+    for module in (ROOT / "notebooks/helpers").glob("*.py"):
         kept |= functions(module.read_text())
     shown = {}
     for name in PAGES:

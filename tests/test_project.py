@@ -43,6 +43,8 @@ def imported(paths):
         "mini",
         "benchmarks",
         "by_hand",
+        "helpers",
+        "toy_files",
     }
     return names - own - set(sys.stdlib_module_names)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from driver import kit, readme
+from driver import readme
+from helpers import machine
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,21 +42,21 @@ def test_other_rows_are_counted_and_what_differs_is_named(published):
 def test_the_published_run_was_pinned(published):
     assert published["mini"] is True and published["numerics"]["threads"] == 2
     assert published["numerics"]["precision"] == "float32" and published["numerics"]["instructions"] == "AVX2"
-    in_results = {name: value for name, value in kit.PINS.items() if name != "OMP_NUM_THREADS"}
+    in_results = {name: value for name, value in machine.PINS.items() if name != "OMP_NUM_THREADS"}
     assert in_results and in_results.items() <= published["numerics"].items()
 
 
 @pytest.mark.parametrize(
-    "machine, flags, all_pins",
+    "processor, flags, all_pins",
     [("x86_64", "fpu avx avx2 fma", True), ("AMD64", "fpu avx", False), ("aarch64", "fp asimd bf16", False)],
     ids=["with AVX2", "without", "Arm"],
 )
-def test_instructions_are_pinned_where_the_cpu_has_them(monkeypatch, tmp_path, machine, flags, all_pins):
-    monkeypatch.setattr(kit.platform, "machine", lambda: machine)
+def test_instructions_are_pinned_where_the_cpu_has_them(monkeypatch, tmp_path, processor, flags, all_pins):
+    monkeypatch.setattr(machine.platform, "machine", lambda: processor)
     described = tmp_path / "cpuinfo"
     described.write_text(f"flags\t\t: {flags} clflush\n")
-    monkeypatch.setattr(kit, "CPUINFO", described)
-    assert kit.pins() == (kit.PINS if all_pins else {"OMP_NUM_THREADS": "2"})
+    monkeypatch.setattr(machine, "CPUINFO", described)
+    assert machine.pins() == (machine.PINS if all_pins else {"OMP_NUM_THREADS": "2"})
 
 
 def test_pinned_variables_reach_the_kernels_unless_another_device_or_precision_is_asked_for(monkeypatch):
@@ -63,8 +64,8 @@ def test_pinned_variables_reach_the_kernels_unless_another_device_or_precision_i
 
     for words, pinned in ((["--mini"], True), (["--mini", "-p", "DEVICE", "cuda"], False), ([], False)):
         monkeypatch.setattr("sys.argv", ["run_all.py", *words])
-        for name in kit.PINS:
+        for name in machine.PINS:
             monkeypatch.delenv(name, raising=False)
         run_all.pin(run_all.parse())
-        found = {name: os.environ.pop(name) for name in kit.PINS if name in os.environ}
-        assert found == (kit.pins() if pinned else {})
+        found = {name: os.environ.pop(name) for name in machine.PINS if name in os.environ}
+        assert found == (machine.pins() if pinned else {})

@@ -326,12 +326,14 @@ def flip_input_byte(project):
 
 CHANGES = {
     "a code cell": (
-        lambda p: p.edit("04_gpt2_lora", "from helpers import write, Path\nvalues = row = about = {}"),
+        lambda p: p.edit(
+            "04_gpt2_lora", "from pathlib import Path\nfrom toy_files import write\nvalues = row = about = {}"
+        ),
         [],
         NAMES[3:],
     ),
     "a cell of the last": (lambda p: p.edit("06_comparing", "'last'", cell=6), [], NAMES[5:]),
-    "a helper": (lambda p: (p.folder / "notebooks/helpers.py").open("a").write("# more\n"), [], NAMES),
+    "a helper": (lambda p: (p.folder / "notebooks/helpers/files.py").open("a").write("# more\n"), [], NAMES),
     "a parameter": (lambda p: None, ["-p", "TEST_ROWS", "3"], NAMES[1:]),
     "an input byte": (flip_input_byte, ["-p", "DATASET", "toy/mine.csv", "--only", *NAMES[:2]], NAMES[:2]),
     "a requirement": (lambda p: (p.folder / "requirements.txt").write_text("papermill==0\n"), [], NAMES),
@@ -375,7 +377,7 @@ def test_a_failing_cell_ends_the_run_and_names_notebook_cell_cause_and_mend(fres
     assert fresh.manifest("01_data") and not fresh.manifest("02_test_data")
     assert not list(fresh.out.glob("executed/03*"))
     kept = fresh.files()
-    fresh.edit("02_test_data", "from helpers import write\nfrom pathlib import Path\nvalues = row = about = {}")
+    fresh.edit("02_test_data", "from toy_files import write\nfrom pathlib import Path\nvalues = row = about = {}")
     assert ran(fresh.run("--only", "01_data", "02_test_data").stdout) == ["02_test_data"]
     assert not (fresh.out / "executed/02_test_data.failed.ipynb").exists()
     kept = {name: content for name, content in kept.items() if not name.startswith("executed/02")}

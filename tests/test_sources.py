@@ -12,13 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sources
-from complaints import NARRATIVE, PRODUCT, count_values, load_complaints, other_complaints, rows_per_class, select
 from datasets import Dataset, DatasetDict
-from helpers import DATA_ENDINGS, is_local, short_name
-from sources import SourceError, read
 
-from driver import parameters
+from helpers import sources
+from helpers.complaints import count_values, load_complaints, other_complaints, rows_per_class, select
+from helpers.sources import NARRATIVE, PRODUCT, SourceError, is_local, read, short_name
 
 COMPANY = "BANK OF AMERICA, NATIONAL ASSOCIATION"
 CARDS = ["Credit card or prepaid card", "Credit card", "Prepaid card"]
@@ -553,6 +551,3 @@ def test_other_complaints_of_a_single_class_are_refused_and_speak_of_their_own_p
 )
 def test_what_exists_or_looks_like_a_path_is_local_for_notebooks_and_driver_alike(source, local, name):
     assert is_local(source) == local and short_name(source) == name
-    if source not in ("tests", "README.md"):
-        assert parameters.looks_local(source) == local
-    assert parameters.DATA_ENDINGS == DATA_ENDINGS

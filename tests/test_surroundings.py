@@ -252,7 +252,7 @@ print("matplotlib in", os.environ.get("MPLCONFIGDIR"))
 SCORES = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from fine_tuning import ComplaintScores
+from helpers.training import ComplaintScores
 print(ComplaintScores(keep_in_memory=True, cache_dir=sys.argv[2]).compute(predictions=[1, 0], references=[1, 1]))
 """
 

@@ -101,7 +101,7 @@ def test_11_the_kernel_is_this_interpreter_whatever_kernelspecs_say(fresh):
 
 # --- 2: every failure is loud -----------------------------------------------------------------------------------------
 
-REWRITE = "from helpers import write as whole\n"
+REWRITE = "from toy_files import write as whole\n"
 LOUD = {
     "exception": ("{}['key']", "KeyError: 'key'"),
     "sys.exit(0)": ("import sys\nsys.exit(0)", "SystemExit: 0"),

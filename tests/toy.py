@@ -15,20 +15,16 @@ from driver import readme
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing")
 ALL = (*NAMES[:5], "controls", "06_comparing")  # the controls run only where they are asked for
-HELPERS = '''
-import json, os
-from pathlib import Path
+TOY_FILES = '''
+from helpers.files import write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\\x89PNG\\r\\n\\x1a\\n", b"IEND\\xaeB`\\x82")}
 
 
 def write(path, content):
-    """Write the content as a file that looks whole for its suffix, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    """Write the content as a file that looks whole for its suffix."""
     start, end = ENDS.get(path.suffix, (b"", b""))
-    temporary.write_bytes(start + content.encode() + end)
-    os.replace(temporary, path)
+    write_whole(path, start + content.encode() + end)
 '''
 PARAMETERS = {
     "01_data": 'DATASET = "hub/complaints"  # a hub id or a file\nCOMPANY = "A BANK"\nTRAIN_ROWS = 10',
@@ -54,7 +50,7 @@ for _name in NAMES[2:5]:
     MAKES[_name] = [f"models/{_name}/adapter.bin", f"results/{_name}.json", f"plots/{_name[:2]}_a.png"]
 WORK = """
 from pathlib import Path
-from helpers import write
+from toy_files import write
 values = {name: value for name, value in globals().items() if name.isupper() and name != "OUT"}
 if Path(values.get("DATASET", "")).is_file():
     values["rows"] = Path(DATASET).read_text()
@@ -99,8 +95,10 @@ class Project:
         self.folder, self.out = folder, folder / "runs" / "toy"
         shutil.copytree(ROOT / "driver", folder / "driver", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "run_all.py", folder)
-        (folder / "notebooks").mkdir()
-        (folder / "notebooks" / "helpers.py").write_text(HELPERS)
+        shutil.copytree(
+            ROOT / "notebooks/helpers", folder / "notebooks/helpers", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        (folder / "notebooks/toy_files.py").write_text(TOY_FILES)
         (folder / "requirements.txt").write_text("papermill==0  # the version installed is what counts\npsutil==0\n")
         (folder / "README.md").write_text("\n".join(["# Toy", *readme.MARKS, "The end."]))
         for name in ALL:

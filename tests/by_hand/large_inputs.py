@@ -69,7 +69,7 @@ def write_rows(path: Path) -> None:
 
 def select_rows(path: str) -> dict:
     """Return the rows left after each condition, as notebook 01 finds them."""
-    from complaints import load_complaints, select
+    from helpers.complaints import load_complaints, select
 
     found, left = select(load_complaints(path, "", "", company=COMPANY), COMPANY, CLASSES)
     return left | {"complaints": len(found)}
@@ -77,7 +77,7 @@ def select_rows(path: str) -> dict:
 
 def find_near_duplicates(_: str) -> dict:
     """Return how many near-duplicates 300,000 texts have among themselves, and with the others those of a tenth."""
-    from complaints import near_copies
+    from helpers.complaints import near_copies
 
     source, words = random.Random(0), random.Random(1).choices(WORDS, WEIGHTS, k=1_000_000)
     texts = [text(source, words) for _ in range(TEXTS)]
@@ -98,7 +98,7 @@ def in_child(function: str, path: Path, goal: str) -> None:
 def main() -> None:
     """Run both halves, or the one that a parent asks for."""
     if len(sys.argv) > 1:
-        from helpers import peak_memory_mb
+        from helpers.files import peak_memory_mb
 
         started = time.perf_counter()
         found = globals()[sys.argv[1]](sys.argv[2])

@@ -42,11 +42,11 @@ def texts():
 def train(kind: str, rows) -> dict[str, str]:
     """Return the hashes of one epoch's weights and of the predictions of a miniature model with an adapter."""
     import peft
-    from fine_tuning import fit, training_arguments
-    from machine import choose_computing
-    from modelling import load_base, predict, tokenise
 
     import mini
+    from helpers.machine import choose_computing
+    from helpers.models import load_base, predict, tokenise
+    from helpers.training import fit, training_arguments
 
     architecture, four_bits = kind.partition("_")[0], kind == "gpt2_qlora"
     computing = choose_computing("cpu", "float32")
@@ -71,7 +71,8 @@ def train(kind: str, rows) -> dict[str, str]:
 def here() -> None:
     """Print, as JSON on the last line, what this CPU is and the hash of each part."""
     import torch
-    from judging import intervals, linear_model
+
+    from helpers.scores import intervals, linear_model
 
     rows = texts()
     found = {"instructions": torch.backends.cpu.get_cpu_capability()}
@@ -85,9 +86,9 @@ def here() -> None:
 
 def main(pinned: bool, cpus: list[str]) -> None:
     """Run the parts here and on each emulated CPU, and print which hashes are equal to those of this machine."""
-    from driver import kit
+    from helpers import machine
 
-    environment = os.environ | {"PYTHONHASHSEED": "0"} | (kit.PINS if pinned else {"OMP_NUM_THREADS": "2"})
+    environment = os.environ | {"PYTHONHASHSEED": "0"} | (machine.PINS if pinned else {"OMP_NUM_THREADS": "2"})
     results = {}
     for cpu in ["", *cpus]:
         command = (["qemu-x86_64", "-cpu", cpu] if cpu else []) + [sys.executable, __file__, "--here"]

@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from helpers import is_local, place, short_name
-from hub import data_pattern, hub_snapshot
 from scipy.sparse import csr_matrix
-from sources import SourceError, one_line, read
 
-NARRATIVE, PRODUCT = "Consumer complaint narrative", "Product"
+from helpers.files import place
+from helpers.hub import data_pattern, hub_snapshot
+from helpers.sources import NARRATIVE, PRODUCT, SourceError, is_local, one_line, read, short_name
+
 RUN = 5  # words in a row that are compared
+
 AT_ONCE = 2**21  # runs of words that are sorted at once, and sums of a block of texts: some hundred MB of memory
 
 

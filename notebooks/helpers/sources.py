@@ -22,11 +22,19 @@ import ijson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from helpers import DATA_ENDINGS
+
+from helpers.files import place
+
+DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
+
+NARRATIVE, PRODUCT = "Consumer complaint narrative", "Product"
 
 ROWS = 10_000  # in a table
+
 HEAD = 2**18  # bytes that tell a file's kind
+
 LONGEST = 10_000_000  # characters of a CSV field: a quote that is never closed must not take the whole file into memory
+
 SAME = {  # the search API's names of columns, where they are not the bureau's own in snake case
     "complaint what happened": "consumer complaint narrative",
     "company response": "company response to consumer",
@@ -48,15 +56,22 @@ class Kind(Enum):
 
 
 MAGIC = {b"PAR1": Kind.PARQUET, b"PK\3\4": Kind.ZIP, b"PK\5\6": Kind.ZIP, b"\x1f\x8b": Kind.GZIP, b"BZh": Kind.BZ2}
+
 MAGIC |= {b"\x28\xb5\x2f\xfd": Kind.ZSTD}
+
 CODECS = {Kind.GZIP: "gzip", Kind.BZ2: "bz2", Kind.ZSTD: "zstd"}
+
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
 SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves: of a data set, and of several splits
+
 READ = (
     "What is read: CSV (comma, semicolon, tab), JSON, JSON lines, Parquet; zip (of the first three), gz, bz2, zst; "
     "a folder of these or of save_to_disk"
 )
+
 UNREADABLE = (pa.ArrowException, csv.Error, ijson.JSONError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+
 UNREADABLE += (UnicodeError, RuntimeError)  # the latter is zipfile's for a password, or a packing that it does not know
 
 
@@ -78,6 +93,27 @@ def one_line(value: object, width: int = 200) -> str:
     """Return the value in one line of at most `width` characters."""
     line = " ".join(str(value).split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def is_local(source: str) -> bool:
+    """Return whether a source is a local file or folder and no hub id: it exists, or looks like a path (driver, too)."""
+    looks_local = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
+    return looks_local or place(source).exists()
+
+
+def short_name(source: str) -> str:
+    """Return how pages and results name a data set or model: a hub id as it is, a local path without folders and endings."""
+    if not is_local(source):
+        return source
+    name = Path(source).name
+    while name.lower().endswith(DATA_ENDINGS):
+        name = Path(name).stem
+    return name
+
+
+def is_mini(name: str) -> bool:
+    """Return whether a data set or model is one of the offline kit's, which are all named mini-…"""
+    return Path(name).name.startswith("mini-")
 
 
 def kind_of(head: bytes, encoding: str = "utf-8") -> Kind:
@@ -307,10 +343,10 @@ class AsUtf8:
 
 def place_of_rows(stream: AsUtf8) -> str:
     """Return where ijson finds the rows: in a list, in the search API's answer, or one after the other."""
-    for place, event, _ in ijson.parse(stream, multiple_values=True):
-        if place == "hits.hits":
+    for where, event, _ in ijson.parse(stream, multiple_values=True):
+        if where == "hits.hits":
             return "hits.hits.item"
-        if place == "" and event in ("start_array", "end_map"):
+        if where == "" and event in ("start_array", "end_map"):
             return "item" if event == "start_array" else ""
     return ""
 

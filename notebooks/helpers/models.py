@@ -3,7 +3,6 @@
 The DistilBERT loader and `predict` are taught in 03, the GPT-2 loaders in 04 and 05.
 """
 
-import shutil
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -11,9 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from helpers import check, megabytes
-from hub import find_model
-from machine import Computing
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -23,6 +19,11 @@ from transformers import (
     set_seed,
 )
 from transformers.pytorch_utils import Conv1D
+
+from helpers import check
+from helpers.files import MB, megabytes, write_folder_whole
+from helpers.hub import find_model
+from helpers.machine import Computing
 
 WEIGHTS = "trained.safetensors"  # what was trained of a model without an adapter
 
@@ -162,20 +163,20 @@ def count_parameters(model) -> pd.Series:
     return pd.Series(counts)
 
 
+def save_trained(model, folder: Path) -> None:
+    """Save what was trained of the model into the folder: its adapter with the head, or plain weights."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        save_file({name: w for name, w in model.named_parameters() if w.requires_grad}, folder / WEIGHTS)
+
+
 def save_and_reload(model, fresh, folder: Path) -> tuple:
     """Save what was trained into the folder, whole or not at all.
 
     Return the size on disk in MB and the model as it comes back from the folder onto the fresh base.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    if isinstance(model, PeftModel):
-        model.save_pretrained(temporary, save_embedding_layers=False)
-    else:
-        temporary.mkdir(parents=True)
-        save_file({name: w for name, w in model.named_parameters() if w.requires_grad}, temporary / WEIGHTS)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    write_folder_whole(folder, lambda temporary: save_trained(model, temporary))
     return megabytes(folder), with_weights(fresh, folder)
 
 
@@ -203,4 +204,4 @@ def megabytes_by_part(model) -> pd.Series:
         state = getattr(weight, "quant_state", None)
         if state is not None:
             sizes[part] += state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)
-    return pd.Series(sizes) / 2**20
+    return pd.Series(sizes) / MB

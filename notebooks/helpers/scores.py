@@ -1,10 +1,6 @@
-"""What judges the models: scores, intervals and floors (taught in 02), tests and calibration (taught in 06), figures."""
+"""What judges the models: scores, intervals and floors (taught in 02), tests and calibration (taught in 06)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import seaborn as sns
-from complaints import normalise
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
@@ -14,8 +10,12 @@ from sklearn.pipeline import make_pipeline
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
+from helpers.complaints import normalise
+
 METRICS = ("accuracy", "precision", "recall", "f1")
+
 CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"
+
 KEYWORDS = {
     CARD: ("card", "cards", "prepaid", "visa", "rewards", "purchase", "merchant", "charge", "charges", "fraud"),
     MORTGAGE: ("mortgage", "loan", "escrow", "home", "house", "property", "foreclosure", "modification", "refinance"),
@@ -113,7 +113,7 @@ def check_comparable(results: dict, data_sha256: dict, mini: bool, labels: tuple
 def cost_of(scoring: dict, made: dict | None) -> dict:
     """Return what a model costs: scoring from what `measured` found, the rest from its record; what has none is left out.
 
-    Sizes and memory are in MB (2**20 bytes), times in seconds; `base` is the checkpoint's weights as they are on disk.
+    Sizes and memory are in MB, times in seconds; `base` is the checkpoint's weights as they are on disk.
     """
     found = {
         "scoring, letters/s": scoring["letters"] / scoring["seconds"],
@@ -169,67 +169,3 @@ def best_temperature(labels, probability) -> float:
         return log_loss(labels, with_temperature(probability, np.exp(log_temperature)))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
-
-
-def draw_confusion(labels, predictions, classes: tuple[str, str], title: str, axes: plt.Axes) -> None:
-    """Draw the 2 × 2 confusion matrix, true class by row and predicted class by column, with counts in the cells."""
-    short = ["Card" if name == CARD else name for name in classes]
-    table = pd.crosstab(np.asarray(labels, int), np.asarray(predictions, int)).reindex(
-        index=[0, 1], columns=[0, 1], fill_value=0
-    )
-    sns.heatmap(
-        table, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=axes, xticklabels=short, yticklabels=short
-    )
-    axes.set(title=title, xlabel="predicted class", ylabel="true class")
-
-
-def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
-    """Draw one bar a model for the metric, coloured by the model's kind, with its interval as a line at the end."""
-    kinds = ("floor", "base", "lora", "qlora", "head", "full")
-    colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
-    low, high = np.array([ranges[metric] for ranges in scores["intervals"]]).T
-    error = np.clip([scores[metric] - low, high - scores[metric]], 0, None)
-    axes.barh(scores.index, scores[metric], xerr=error, color=scores["kind"].map(colours), capsize=3)
-    axes.set(xlabel=metric, xlim=(0, 1.02))
-
-
-def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
-    """Draw the differences in accuracy of the same pairs on several sets of letters, {name of the set: its tests}."""
-    places = np.arange(len(next(iter(tests.values()))))
-    for number, (label, found) in enumerate(tests.items()):
-        shift = 0.24 * (number - (len(tests) - 1) / 2)
-        reach = np.clip([found["difference"] - found["low"], found["high"] - found["difference"]], 0, None)
-        axes.errorbar(100 * found["difference"], places + shift, xerr=100 * reach, fmt="o", capsize=3, label=label)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="difference in accuracy, points, with 95 % interval")
-    axes.set_yticks(places, found["one"] + " − " + found["other"])
-    axes.invert_yaxis()
-    axes.legend(title="letters", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
-
-
-def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
-    """Draw each trained model's accuracy, with its interval, against a cost in a logarithm; the linear model is a line."""
-    trained = cost.drop("tfidf_logreg").dropna()
-    for number, name in enumerate(trained.index):
-        value, (low, high) = scores.loc[name, "accuracy"], scores.loc[name, "intervals"]["accuracy"]
-        marker = "s" if name.startswith("distilbert") else "o"
-        reach = [[value - low], [high - value]]
-        axes.errorbar(cost[name], value, yerr=reach, fmt=marker, color=f"C{number}", capsize=4, label=name)
-    axes.axhline(scores.loc["tfidf_logreg", "accuracy"], linestyle="--", color="grey", label="tfidf_logreg")
-    axes.set(xlabel=cost.name, xscale="log", xlim=(trained.min() / 4, trained.max() * 4))
-    axes.xaxis.set_minor_formatter("")
-
-
-def draw_confidence(labels, probability: dict, left: plt.Axes, right: plt.Axes) -> None:
-    """Draw, for {model: probability of class 1}, accuracy by confidence, and accuracy by the share of letters routed."""
-    shares = np.arange(1, len(labels) + 1) / len(labels)
-    for name, values in probability.items():
-        sure, hit = np.maximum(values, 1 - values), (values >= 0.5) == labels
-        group = pd.DataFrame({"sure": sure, "right": hit}).groupby(pd.qcut(sure, 4, duplicates="drop"), observed=True)
-        group.mean().plot(x="sure", y="right", marker="o", label=name, ax=left)
-        among = hit[np.argsort(-sure, kind="stable")].cumsum() / np.arange(1, len(labels) + 1)
-        right.plot(shares[shares >= 0.1], among[shares >= 0.1], label=name)
-    left.plot([0.7, 1], [0.7, 1], color="grey", linestyle="--", label="calibrated")
-    left.set(xlabel="mean confidence of a quarter of the letters", ylabel="share of right answers")
-    right.set(xlabel="share of letters routed, surest first", ylabel="share of right answers among them")
-    left.legend(fontsize="small")

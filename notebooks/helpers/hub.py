@@ -11,13 +11,17 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from helpers import is_local, place
 from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
+from helpers.files import place
+from helpers.sources import is_local
+
 HUB_SECONDS = 5  # how long the hub may take to answer before we say that it does not
+
 HUB_SILENCE = 60  # how long a download may bring nothing: a slow line takes some time for the ten megabytes of a piece
+
 MODEL_FILES = (  # what is taken of a model on the hub: no pickles
     "config.json",
     "tokenizer*.json",
@@ -28,6 +32,7 @@ MODEL_FILES = (  # what is taken of a model on the hub: no pickles
     "*.safetensors",
     "*.safetensors.index.json",
 )
+
 LAYERS = {  # the layers that each architecture's adapter expects to find
     "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
     "gpt2": ("c_attn", "c_proj", "c_fc"),

@@ -1,27 +1,21 @@
-"""What the notebooks share: places, files, costs, and the run of a page with its result file.
-
-Whatever changes a number is decided on the pages; a function that a page teaches stands there first, and in the modules beside
-this one word for word: `complaints.py` (the letters), `judging.py` (scores, tests, figures), `modelling.py` (models),
-`fine_tuning.py` (their training), `hub.py` (what is downloaded), `machine.py` (what it all runs on).
-"""
+"""One notebook's run: its parameters, tables, figures, and the result file that it leaves."""
 
 import functools
-import hashlib
 import json
 import logging
-import os
 import time
 import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import display
-from machine import Computing, numerics, peak_memory_mb, settle, versions
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers.files import megabytes, place, plain, sha256, write_whole
+from helpers.machine import Computing, numerics, peak_memory_mb, settle, versions
+from helpers.sources import is_mini, short_name
+
 PARAMETERS = (  # every name that a parameters cell may hold
     *("DATASET", "CONFIG", "REVISION", "ENCODING", "TEXT_COLUMN", "LABEL_COLUMN", "COMPANY", "CLASSES"),
     *("TRAIN_ROWS", "TEST_ROWS", "MORE_ROWS", "EXTRA_TEST", "TEXT", "RUNS"),
@@ -29,71 +23,13 @@ PARAMETERS = (  # every name that a parameters cell may hold
     *("RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "HEAD_RATE", "FULL_RATE", "STUDY_RATE"),
     *("SEED", "OUT"),
 )
-DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
+
 MAKERS = {
     "data/pool.parquet": "01_data",
     "data/train.parquet": "01_data",
     "data/test.parquet": "02_test_data",
     "data/unseen.parquet": "02_test_data",
 }
-
-
-def place(path: str | Path) -> Path:
-    """Return the absolute path; a relative one hangs on the repository's root, wherever you stand."""
-    return (ROOT / Path(path).expanduser()).resolve()
-
-
-def is_local(source: str) -> bool:
-    """Return whether a source is a local file or folder and no hub id: it exists, or looks like a path (driver, too)."""
-    looks_local = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
-    return looks_local or place(source).exists()
-
-
-def short_name(source: str) -> str:
-    """Return how pages and results name a data set or model: a hub id as it is, a local path without folders and endings."""
-    if not is_local(source):
-        return source
-    name = Path(source).name
-    while name.lower().endswith(DATA_ENDINGS):
-        name = Path(name).stem
-    return name
-
-
-def is_mini(name: str) -> bool:
-    """Return whether a data set or model is one of the offline kit's, which are all named mini-…"""
-    return Path(name).name.startswith("mini-")
-
-
-class CheckFailed(Exception):
-    """What a notebook claims, or what its data must fulfil, does not hold; the text says what was found."""
-
-
-def check(condition, message: str) -> None:
-    """Raise CheckFailed with the message unless the condition holds: an assert that no setting of Python switches off."""
-    if not condition:
-        raise CheckFailed(message)
-
-
-def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of the file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, write) -> None:
-    """Call write(temporary path), then rename it to path: the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def megabytes(folder: Path, pattern: str = "*") -> float:
-    """Return the size in MB (2**20 bytes) of the folder's files whose names match."""
-    return sum(file.stat().st_size for file in folder.glob(pattern)) / 2**20
 
 
 def filter_known_warnings() -> None:
@@ -104,17 +40,6 @@ def filter_known_warnings() -> None:
     logging.getLogger("transformers.modeling_utils").addFilter(lambda r: "LOAD REPORT" not in r.getMessage())
     # peft reads an attribute of transformers under its old name
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-
-
-def plain(value):
-    """Return the value as JSON can hold it: numpy's numbers and arrays as Python's, tuples as lists, missing as None."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 class Run:

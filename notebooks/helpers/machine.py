@@ -8,23 +8,39 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import platform
 import re
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
+from helpers.files import MB
+
 if TYPE_CHECKING:
     import torch
 
+
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
-LAUNCHERS = re.compile(  # what launchers of distributed trainings leave behind; driver/surroundings.py has the same
+
+LAUNCHERS = re.compile(  # what launchers of distributed trainings leave behind
     r"(ACCELERATE|FSDP|TORCHELASTIC|OMPI_COMM_WORLD|MV2_COMM_WORLD|PMI|PMIX)_\w+"
     r"|((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|MPI_LOCAL(RANKID|NRANKS)"
 )
-PINS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES")
+
+THREADS = "OMP_NUM_THREADS"
+CPUINFO = Path("/proc/cpuinfo")  # where Linux says what the processor has; elsewhere it has AVX2, most likely
+PINS = {  # what makes two CPUs compute the same; on Arm there is nothing of the kind, and another table comes out
+    THREADS: "2",  # sums are divided among the threads
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # what torch has from oneDNN
+    "MKL_CBWR": "COMPATIBLE",  # torch's matrix products: the one branch that is the same on Intel and AMD
+    "OPENBLAS_CORETYPE": "Haswell",  # numpy's and scipy's
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # numpy's own kernels
+}
 
 
 class Computing(NamedTuple):
@@ -91,12 +107,23 @@ def settle() -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
 
+def pins() -> dict[str, str]:
+    """Return the environment variables under which a mini run computes the same on every x86-64 CPU with AVX2.
+
+    On another CPU it is the number of threads alone.
+    """
+    has_avx2 = not CPUINFO.exists() or " avx2 " in CPUINFO.read_text()
+    if platform.machine().lower() in ("x86_64", "amd64") and has_avx2:
+        return PINS
+    return {THREADS: PINS[THREADS]}
+
+
 def numerics(computing: Computing | None) -> dict:
     """Return what numbers may depend on beside code, data and versions: device, precision, instructions, threads, pins.
 
     Without a Computing (a notebook that runs no model) these are the pins alone.
     """
-    pinned = {name: os.environ[name] for name in PINS if name in os.environ}
+    pinned = {name: os.environ[name] for name in PINS if name in os.environ and name != THREADS}
     if computing is None:
         return pinned
     import torch
@@ -114,15 +141,15 @@ def versions() -> dict:
 
 
 def peak_memory_mb() -> dict:
-    """Return this process's peak memory so far in MB (2**20 bytes): {"host": …, "cuda": … or None}."""
+    """Return this process's peak memory so far in MB: {"host": …, "cuda": … or None}."""
     if sys.platform == "win32":
-        host = psutil.Process().memory_info().peak_wset / 2**20
+        host = psutil.Process().memory_info().peak_wset / MB
     else:
         import resource  # not on Windows
 
-        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MB if sys.platform == "darwin" else 2**10)
     torch = sys.modules.get("torch")
-    cuda = torch.cuda.max_memory_allocated() / 2**20 if torch and torch.cuda.is_available() else None
+    cuda = torch.cuda.max_memory_allocated() / MB if torch and torch.cuda.is_available() else None
     return {"host": round(host), "cuda": cuda and round(cuda)}
 
 
@@ -131,7 +158,7 @@ def measured():
     """Yield a dict that holds, once the block has ended, its `seconds` and its `memory_mb`: {"host": …, "cuda": … or None}.
 
     `host` is the most memory that the whole process took meanwhile, looked at fifty times a second; `cuda` is what torch
-    allocated at most. Both are in MB (2**20 bytes).
+    allocated at most. Both are in MB.
     """
     torch = sys.modules.get("torch")
     process = psutil.Process()
@@ -154,7 +181,7 @@ def measured():
     finally:
         over.set()
         looking.join()
-        host = max(*seen, process.memory_info().rss) / 2**20
-        allocated = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
+        host = max(*seen, process.memory_info().rss) / MB
+        allocated = torch.cuda.max_memory_allocated() / MB if cuda else None
         found["seconds"] = time.perf_counter() - started
         found["memory_mb"] = {"host": round(host), "cuda": allocated and round(allocated)}

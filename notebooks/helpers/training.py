@@ -17,9 +17,6 @@ import pandas as pd
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset, Features, Value
-from helpers import sha256, write_whole
-from judging import score
-from machine import PACKAGES, Computing, numerics
 from peft import PeftModel
 from transformers import (
     DataCollatorWithPadding,
@@ -27,6 +24,10 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+
+from helpers.files import sha256, write_whole
+from helpers.machine import PACKAGES, Computing, numerics
+from helpers.scores import score
 
 
 def training_arguments(

@@ -1,0 +1,17 @@
+"""What the notebooks and the programs share: `from helpers.models import predict`.
+
+Whatever changes a number is decided on the notebooks; a function that a notebook teaches stands there first, and here word for
+word. files: places, whole writes, hashes. sources: any complaint file as tables. hub: pinned snapshots. complaints: classes,
+selection, duplicates. machine: device, precision, costs. models: loading, prediction, saving. training: `fit`. scores: scores,
+tests, baselines. figures: everything drawn. notebook: one notebook's run and its result file.
+"""
+
+
+class CheckFailed(Exception):
+    """What a notebook claims, or what its data must fulfil, does not hold; the text says what was found."""
+
+
+def check(condition, message: str) -> None:
+    """Raise CheckFailed with the message unless the condition holds: an assert that no setting of Python switches off."""
+    if not condition:
+        raise CheckFailed(message)

@@ -1,0 +1,98 @@
+"""Files: where they lie, writing them whole, hashes, and what JSON can hold."""
+
+import hashlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+MB = 2**20  # bytes; so everywhere
+TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # as temporary_name names it
+
+
+def place(path: str | Path) -> Path:
+    """Return the absolute path; a relative one hangs on the repository's root, wherever you stand."""
+    return (ROOT / Path(path).expanduser()).resolve()
+
+
+def temporary_name(path: Path) -> Path:
+    """Return the name beside the path under which this process writes it: .name.<process id>.tmp.suffix."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+
+
+def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write the file whole or not at all: under a temporary name, down to the disk, then renamed.
+
+    The content is text, bytes, or a function that writes to the path it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+            temporary.write_bytes(data)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_folder_whole(folder: Path, write: Callable[[Path], object]) -> None:
+    """Let the function write into a new folder that takes the place of the folder once it is whole."""
+    temporary = temporary_name(folder)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write(temporary)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb+") as written:
+                    os.fsync(written.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, depth: str = "**/") -> None:
+    """Remove the temporary files and folders that processes now dead left in the folder, or anywhere under it."""
+    for path in list(folder.glob(f"{depth}.*.tmp*")):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            try:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            except OSError:  # in a checkout that is read-only it stays
+                continue
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes, or of a folder's sorted file names and hashes."""
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        lines = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def megabytes(folder: Path, pattern: str = "*") -> float:
+    """Return the size in MB of the folder's files whose names match."""
+    return sum(file.stat().st_size for file in folder.glob(pattern)) / MB
+
+
+def plain(value):
+    """Return the value as JSON can hold it: numpy's numbers and arrays as Python's, tuples as lists, missing as None."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
