@@ -3,7 +3,7 @@
 Every letter comes from the grammar at the end of this file: no sentence is taken from a real complaint, and every
 company but the study's own is fictitious. The same seed gives the same bytes.
 
-    python -m mini.complaints PATH
+    python -m mini.writer PATH
 """
 
 import datetime
@@ -942,5 +942,5 @@ TOPICS = {
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m mini.complaints PATH")
+        sys.exit("usage: python -m mini.writer PATH")
     print(write_complaints(Path(sys.argv[1])))
