@@ -30,8 +30,9 @@ def values(data: Path, models: dict[str, Path]) -> dict[str, dict]:
 
 
 def embedded_data(cache: Path) -> Path:
-    """Return where the embedded complaints lie once they are written, in a file named by the code that writes them."""
-    digest = hashlib.sha256((HERE / "writer.py").read_bytes()).hexdigest()[:8]
+    """Return where the embedded complaints lie once they are written, in a file named by the writer's code and grammar."""
+    made_from = b"".join((HERE / name).read_bytes() for name in ("writer.py", "grammar.txt"))
+    digest = hashlib.sha256(made_from).hexdigest()[:8]
     return cache / f"mini-complaints-{digest}.parquet"
 
 

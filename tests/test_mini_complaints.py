@@ -1,6 +1,7 @@
 """The complaint writer: schema, bytes that follow the seed, rows for the study, copies, neither trivial nor noise."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+import mini
 from mini import writer
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +90,18 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         writer.write_complaints(target)
     assert target.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("changed", ["writer.py", "grammar.txt"])
+def test_changed_code_or_grammar_gives_the_file_another_name(tmp_path, monkeypatch, changed):
+    before = mini.embedded_data(tmp_path)
+    for name in ("writer.py", "grammar.txt"):
+        shutil.copy(ROOT / "mini" / name, tmp_path)
+    monkeypatch.setattr(mini, "HERE", tmp_path)
+    assert mini.embedded_data(tmp_path) == before
+    with open(tmp_path / changed, "a") as file:
+        file.write("\n")
+    assert mini.embedded_data(tmp_path) != before
 
 
 def test_every_filter_of_the_study_bites(rows, study, unlike):
