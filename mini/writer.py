@@ -1,4 +1,4 @@
-"""Writes invented consumer complaints in the raw 18-column schema of the CFPB database.
+"""Invented consumer complaints, written in the raw 18-column schema of the CFPB database.
 
 Every letter comes from the grammar in grammar.txt: no sentence is taken from a real complaint, and every
 company but the study's own is fictitious. The same seed gives the same bytes.
@@ -133,7 +133,7 @@ FILLERS = ["also", "again", "still", "really", "just", "already", "even", "only"
 
 
 def write_complaints(path: Path, seed: int = 0) -> Path:
-    """The path of a parquet file of about 6,000 invented complaints, written whole or not at all."""
+    """Write about 6,000 invented complaints to a Parquet file, whole or not at all, and return its path."""
     path = Path(path)
     table = pa.Table.from_pylist(complaints(random.Random(seed)), schema=SCHEMA)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def write_complaints(path: Path, seed: int = 0) -> Path:
 
 
 def complaints(rng: random.Random) -> list[dict]:
-    """All rows, shuffled, each with its own Complaint ID."""
+    """Return all rows, shuffled, each with its own Complaint ID."""
     seen = set()
     pairs = []  # (company, product, narrative)
     for product, count in STUDY_ROWS.items():
@@ -166,7 +166,7 @@ def complaints(rng: random.Random) -> list[dict]:
 
 
 def row(company: str, product: str, narrative: str | None, number: int, rng: random.Random) -> dict:
-    """One complaint as a dictionary with the 18 columns of the source."""
+    """Return one complaint as a dictionary with the 18 columns of the source."""
     _, subproducts, issues = PRODUCTS[product]
     received = datetime.date(2015, 4, 1) + datetime.timedelta(days=rng.randrange(3100))
     sent = received + datetime.timedelta(days=rng.choice([0, 0, 0, 1, 2, 5]))
@@ -198,7 +198,7 @@ def row(company: str, product: str, narrative: str | None, number: int, rng: ran
 
 
 def letter(company: str, product: str, seen: set[str], rng: random.Random) -> str:
-    """A new letter to the company about the product (rarely the wrong one), unlike all seen so far; adds it to them."""
+    """Return a letter about the product (rarely the wrong one), unlike all in `seen`, and add its words to `seen`."""
     about = {CARD: "card", MORTGAGE: "mortgage"}.get(product)
     if about and rng.random() < WRONG_PRODUCT:
         about = other(about)
@@ -212,12 +212,12 @@ def letter(company: str, product: str, seen: set[str], rng: random.Random) -> st
 
 
 def other(about: str) -> str:
-    """The other one of the study's two products."""
+    """Return the other one of the study's two products."""
     return "mortgage" if about == "card" else "card"
 
 
 def plan(about: str, rng: random.Random) -> list[str]:
-    """The unexpanded sentences of a letter about "card" or "mortgage", some of which hide it or name both."""
+    """Return the unexpanded sentences of a letter about "card" or "mortgage", which may hide it or name both."""
     dice = rng.random()
     if dice < UNDECIDABLE:
         return shared_sentences(rng.randint(2, 6), rng)
@@ -236,7 +236,7 @@ def plan(about: str, rng: random.Random) -> list[str]:
 
 
 def plain_plan(about: str, rng: random.Random) -> list[str]:
-    """The unexpanded sentences of a straightforward letter: opening, one or two topics, general grievances, a wish."""
+    """Return the unexpanded sentences of a straightforward letter: opening, topics, general grievances, a wish."""
     length = min(40, max(1, round(rng.lognormvariate(1.5, 0.62))))
     topics = rng.sample(TOPICS[about], min(len(TOPICS[about]), 1 + (length > 7)))
     stories = [sentence for topic in topics for sentence in GRAMMAR[topic]]
@@ -249,12 +249,12 @@ def plain_plan(about: str, rng: random.Random) -> list[str]:
 
 
 def shared_sentences(count: int, rng: random.Random) -> list[str]:
-    """So many unexpanded sentences that fit any product, at most one of each template."""
+    """Return so many unexpanded sentences that fit any product, at most one of each template."""
     return rng.sample(GRAMMAR["shared"], min(count, len(GRAMMAR["shared"])))
 
 
 def scattered(first: list[str], second: list[str], rng: random.Random) -> list[str]:
-    """Both lists merged at random, each in its own order."""
+    """Return both lists merged at random, each in its own order."""
     slots = [0] * len(first) + [1] * len(second)
     rng.shuffle(slots)
     sources = iter(first), iter(second)
@@ -262,7 +262,7 @@ def scattered(first: list[str], second: list[str], rng: random.Random) -> list[s
 
 
 def expand(text: str, rules: dict[str, list[str]], rng: random.Random) -> str:
-    """The text with every <rule> and every (one|of|these) replaced until none is left."""
+    """Return the text with every <rule> and every (one|of|these) replaced until none is left."""
 
     def pick(hole: re.Match) -> str:
         return rng.choice(rules[hole[1]] if hole[1] else hole[2].split("|"))
@@ -273,7 +273,7 @@ def expand(text: str, rules: dict[str, list[str]], rng: random.Random) -> str:
 
 
 def styled(sentences: list[str], rng: random.Random) -> str:
-    """One text in its writer's hand: capitals or none, misspellings, paragraphs."""
+    """Return the sentences as one text in its writer's hand: capitals or none, misspellings, paragraphs."""
     sentences = [sentence[0].upper() + sentence[1:] for sentence in sentences]
     if rng.random() < 0.3:
         shout = rng.randrange(len(sentences))
@@ -286,7 +286,7 @@ def styled(sentences: list[str], rng: random.Random) -> str:
 
 
 def copies(texts: list[str], rng: random.Random) -> list[str]:
-    """Exact, restyled and near copies of some of the longer texts, no text copied twice."""
+    """Return exact, restyled and near copies of some of the longer texts, no text copied twice."""
     originals = rng.sample([text for text in texts if len(text.split()) >= 50], sum(COPIES.values()))
     kinds = [kind for kind, count in COPIES.items() for _ in range(count)]
     change = {"exact": lambda text: text, "restyled": restyled, "near": lambda text: reworded(text, rng)}
@@ -294,12 +294,12 @@ def copies(texts: list[str], rng: random.Random) -> list[str]:
 
 
 def restyled(text: str) -> str:
-    """The same words in other case, spacing and punctuation."""
+    """Return the same words in other case, spacing and punctuation."""
     return "  " + text.swapcase().replace(". ", " !!  ") + "\n"
 
 
 def reworded(text: str, rng: random.Random) -> str:
-    """The text with three of its words replaced by fillers."""
+    """Return the text with three of its words replaced by fillers."""
     words = text.split(" ")
     for position in rng.sample(range(len(words)), 3):
         words[position] = rng.choice([filler for filler in FILLERS if filler != words[position].lower()])
@@ -307,12 +307,12 @@ def reworded(text: str, rng: random.Random) -> str:
 
 
 def plain_words(text: str) -> str:
-    """The text in lower case with nothing but letters and digits between single spaces."""
+    """Return the text in lower case with nothing but letters and digits between single spaces."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def read_grammar(text: str) -> dict[str, list[str]]:
-    """The alternatives of every rule. Blank lines divide rules, a name heads each, an indented line goes on."""
+    """Return {rule: alternatives}: blank lines divide rules, a name heads each, an indented line goes on."""
     blocks = (block.splitlines() for block in text.strip().replace("\n  ", " ").split("\n\n"))
     return {name.removesuffix(":"): alternatives for name, *alternatives in blocks}
 
