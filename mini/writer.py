@@ -78,9 +78,12 @@ OTHER_ROWS = {"study": 40, "elsewhere": 85}  # letters about each other product
 SILENT_ROWS = 1860  # rows without a narrative
 
 WRONG_PRODUCT = 0.015  # share of letters filed under the other product of the study
-UNDECIDABLE, SUBTLE = 0.02, 0.06  # shares of letters that name no product, and that only hint at it
-OPENS, NAMES = 0.9, 0.45  # shares of the other letters that open with the product, and that name it once more
-MENTIONS_OTHER, TELLS_OTHER = 0.25, 0.16  # shares that mention the other product, and that tell a story about it too
+UNDECIDABLE = 0.02  # share of letters that name no product
+SUBTLE = 0.06  # share of letters that only hint at one
+OPENS = 0.9  # share of the other letters that open with the product
+NAMES = 0.45  # share of the other letters that name it once more
+MENTIONS_OTHER = 0.25  # share of the other letters that mention the other product
+TELLS_OTHER = 0.16  # share of the other letters that tell a story about it too
 
 COLUMNS = [
     "Date received",
