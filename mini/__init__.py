@@ -5,8 +5,13 @@ import importlib.metadata
 import json
 from pathlib import Path
 
+<<<<<<< HEAD
 from helpers.files import sha256
 from mini import complaints
+=======
+from driver import records
+from mini import writer
+>>>>>>> h-mini
 
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE / "checkpoints"
@@ -30,8 +35,9 @@ def values(data: Path, models: dict[str, Path]) -> dict[str, dict]:
 
 
 def embedded_data(cache: Path) -> Path:
-    """Return where the embedded complaints lie once they are written, in a file named by the code that writes them."""
-    digest = hashlib.sha256((HERE / "complaints.py").read_bytes()).hexdigest()[:8]
+    """Return where the embedded complaints lie once they are written, in a file named by the writer's code and grammar."""
+    made_from = b"".join((HERE / name).read_bytes() for name in ("writer.py", "grammar.txt"))
+    digest = hashlib.sha256(made_from).hexdigest()[:8]
     return cache / f"mini-complaints-{digest}.parquet"
 
 
@@ -48,7 +54,7 @@ def prepare(dataset: Path | None, company: str, cache: Path, pretrain: bool, mak
     """
     data = dataset or embedded_data(cache)
     if make and not data.exists():
-        complaints.write_complaints(data)
+        writer.write_complaints(data)
     if not pretrain:
         return values(data, shipped_models())
     return values(data, {kind: find_or_pretrain(kind, data, company, cache, make) for kind in KINDS})
@@ -59,7 +65,7 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
 
     It lies in a folder named by what it was made from: the data's bytes, the company left out, the code, the libraries.
     """
-    code = (HERE / "models.py").read_bytes()
+    code = (HERE / "pretrain.py").read_bytes()
     about = [company, *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
     digest = hashlib.sha256(code + json.dumps([sha256(data), *about]).encode()).hexdigest()[:8]
     folder = cache / f"pretrained-{digest}"
@@ -67,9 +73,9 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
         return found
     if not make:
         return folder / f"mini-{kind}-not-made-yet"
-    from mini import models  # torch and transformers take seconds to import
+    from mini import pretrain  # torch and transformers take seconds to import
 
-    return models.build(kind, other_narratives(data, company), folder)
+    return pretrain.build(kind, other_narratives(data, company), folder)
 
 
 def other_narratives(data: Path, company: str) -> list[str]:

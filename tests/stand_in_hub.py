@@ -21,7 +21,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from transformers import DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2Model
 
-from mini.complaints import write_complaints
+from mini.writer import write_complaints
 
 DISTILBERT, GPT2 = "distilbert/distilbert-base-uncased", "openai-community/gpt2"
 RENAMED = {"distilbert-base-uncased": DISTILBERT, "gpt2": GPT2}  # the hub redirects their old names, those of the study

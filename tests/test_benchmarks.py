@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from benchmarks import measure, pages, run, series, study, training, whole_run
 from benchmarks.generate import COMPANY_SHARE, GROUP, generate
-from mini.complaints import write_complaints
+from mini.writer import write_complaints
 
 ROOT = Path(__file__).parents[1]
 COMPANY = "BANK OF AMERICA, NATIONAL ASSOCIATION"

@@ -1,6 +1,7 @@
 """The complaint writer: schema, bytes that follow the seed, rows for the study, copies, neither trivial nor noise."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
-from mini import complaints
+import mini
+from mini import writer
 
 ROOT = Path(__file__).parents[1]
 TEXT = "Consumer complaint narrative"
@@ -29,7 +31,7 @@ MORTGAGE_WORDS = {"mortgage", "loan", "home", "house", "property", "escrow", "fo
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return complaints.write_complaints(tmp_path_factory.mktemp("data") / "complaints.parquet", seed=0)
+    return writer.write_complaints(tmp_path_factory.mktemp("data") / "complaints.parquet", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def study(rows):
 @pytest.fixture(scope="module")
 def unlike(study):
     """The study's texts without exact and restyled copies and blanks, with `words` and `card` (1 or 0) added."""
-    words = study[TEXT].map(complaints.plain_words)
+    words = study[TEXT].map(writer.plain_words)
     texts = study.assign(words=words, card=(study.Product == CARD).astype(int))
     return texts[texts.words != ""].drop_duplicates("words")
 
@@ -63,14 +65,14 @@ def test_schema_is_that_of_the_source(path, rows):
 
 
 def test_same_seed_same_bytes(path, tmp_path):
-    again = complaints.write_complaints(tmp_path / "new folder" / "again.parquet", seed=0)
-    changed = complaints.write_complaints(tmp_path / "changed.parquet", seed=1)
+    again = writer.write_complaints(tmp_path / "new folder" / "again.parquet", seed=0)
+    changed = writer.write_complaints(tmp_path / "changed.parquet", seed=1)
     assert again.read_bytes() == path.read_bytes() != changed.read_bytes()
 
 
 def test_command_line_writes_the_same_bytes_under_another_hash_seed(path, tmp_path):
     target = tmp_path / "by command.parquet"
-    command = [sys.executable, "-m", "mini.complaints", str(target)]
+    command = [sys.executable, "-m", "mini.writer", str(target)]
     subprocess.run(command, cwd=ROOT, check=True, env={"PYTHONHASHSEED": "7", "PYTHONDONTWRITEBYTECODE": "1"})
     assert target.read_bytes() == path.read_bytes()
 
@@ -83,11 +85,23 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         Path(part).write_text("half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(complaints.pq, "write_table", torn)
+    monkeypatch.setattr(writer.pq, "write_table", torn)
     with pytest.raises(OSError, match="No space"):
-        complaints.write_complaints(target)
+        writer.write_complaints(target)
     assert target.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("changed", ["writer.py", "grammar.txt"])
+def test_changed_code_or_grammar_gives_the_file_another_name(tmp_path, monkeypatch, changed):
+    before = mini.embedded_data(tmp_path)
+    for name in ("writer.py", "grammar.txt"):
+        shutil.copy(ROOT / "mini" / name, tmp_path)
+    monkeypatch.setattr(mini, "HERE", tmp_path)
+    assert mini.embedded_data(tmp_path) == before
+    with open(tmp_path / changed, "a") as file:
+        file.write("\n")
+    assert mini.embedded_data(tmp_path) != before
 
 
 def test_every_filter_of_the_study_bites(rows, study, unlike):

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import mini
-from mini import models
+from mini import pretrain
 
 ROOT = Path(__file__).parents[1]
 STUDY, KINDS = "STUDY BANK", ("distilbert", "gpt2")
@@ -37,7 +37,7 @@ def write_table(path, others=240, ending=""):
 def tiny(monkeypatch):
     """Let a pretraining take two steps of a model 64 wide."""
     for kind in KINDS:
-        monkeypatch.setitem(models.RECIPES, kind, models.Recipe(vocabulary=300, width=64, steps=2))
+        monkeypatch.setitem(pretrain.RECIPES, kind, pretrain.Recipe(vocabulary=300, width=64, steps=2))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_same_seed_same_weights(tmp_path, kind):
         f"the bank took fee number {i} and another fee, and nobody there answered my letter about it"
         for i in range(240)
     ]
-    one, two, three = (models.build(kind, texts, tmp_path / str(i), seed) for i, seed in enumerate((0, 0, 1)))
+    one, two, three = (pretrain.build(kind, texts, tmp_path / str(i), seed) for i, seed in enumerate((0, 0, 1)))
     assert one.name == two.name != three.name
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
 
@@ -91,7 +91,7 @@ def test_built_once_and_anew_for_other_narratives(tmp_path, monkeypatch, suffix)
     table, cache = write_table(tmp_path / f"letters{suffix}"), tmp_path / "cache"
     first = mini.prepare(table, STUDY, cache, pretrain=True)
     with monkeypatch.context() as patch:
-        patch.setattr(models, "build", lambda *args: pytest.fail("built twice"))
+        patch.setattr(pretrain, "build", lambda *args: pytest.fail("built twice"))
         assert mini.prepare(table, STUDY, cache, pretrain=True) == first
     other = mini.prepare(write_table(tmp_path / f"other{suffix}", ending="Fix it."), STUDY, cache, pretrain=True)
     for name, base in (("03_distilbert_lora", "DISTILBERT"), ("04_gpt2_lora", "GPT2"), ("05_gpt2_qlora", "GPT2")):
@@ -112,7 +112,7 @@ def test_a_folder_of_other_content_under_the_same_name_is_pretrained_on_anew(tmp
 def test_a_model_that_was_not_finished_is_not_used(tmp_path, monkeypatch):
     table, cache = write_table(tmp_path / "letters.parquet"), tmp_path / "cache"
     with monkeypatch.context() as patch:
-        patch.setattr(models.PreTrainedTokenizerFast, "save_pretrained", lambda *args: 1 / 0)
+        patch.setattr(pretrain.PreTrainedTokenizerFast, "save_pretrained", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             mini.find_or_pretrain("gpt2", table, STUDY, cache, True)
     assert not list(cache.glob("*/mini-*"))

@@ -31,11 +31,11 @@ def texts():
     """Return 24 invented complaints with their labels, the first 16 to train on."""
     import pandas as pd
 
-    from mini import complaints
+    from mini import writer
 
     rng, seen = random.Random(1), set()
-    names = list(complaints.STUDY_ROWS)
-    rows = [(complaints.letter(complaints.STUDY_COMPANY, names[i % 2], seen, rng), i % 2) for i in range(24)]
+    names = list(writer.STUDY_ROWS)
+    rows = [(writer.letter(writer.STUDY_COMPANY, names[i % 2], seen, rng), i % 2) for i in range(24)]
     return pd.DataFrame(rows, columns=["text", "label"])
 
 

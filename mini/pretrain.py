@@ -69,7 +69,8 @@ def make_tokenizer(kind: str, narratives: list[str], recipe: Recipe) -> PreTrain
     special = {"special_tokens": SPECIAL[kind], "vocab_size": recipe.vocabulary, "show_progress": False}
     if kind == "distilbert":
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer, tokenizer.decoder = normalizers.BertNormalizer(lowercase=True), decoders.WordPiece()
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.decoder = decoders.WordPiece()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         inner = [f"##{letter}" for letter in letters(tokenizer, narratives)]  # in a fixed order: else it follows a hash
         special["special_tokens"] = [*SPECIAL[kind], *inner]
@@ -77,10 +78,8 @@ def make_tokenizer(kind: str, narratives: list[str], recipe: Recipe) -> PreTrain
         names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL[kind]}
     else:
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer, tokenizer.decoder = (
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-            decoders.ByteLevel(),
-        )
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **special)
         names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), SPECIAL[kind][0])
     tokenizer.train_from_iterator(narratives, trainer)
@@ -100,14 +99,16 @@ def letters(tokenizer: Tokenizer, narratives: list[str]) -> list[str]:
 def plain_copy(trained: Tokenizer) -> Tokenizer:
     """Return a tokenizer with the same word pieces, none of them special: `##e` in a letter is not the piece `##e`."""
     tokenizer = Tokenizer(models.WordPiece(trained.get_vocab(with_added_tokens=True), unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.decoder = trained.normalizer, trained.decoder
+    tokenizer.normalizer = trained.normalizer
+    tokenizer.decoder = trained.decoder
     tokenizer.pre_tokenizer = trained.pre_tokenizer
     return tokenizer
 
 
 def make_model(kind: str, vocabulary: int, recipe: Recipe) -> torch.nn.Module:
     """Return a model of the kind with random weights and its language-model head."""
-    size, spread = recipe.width, recipe.spread
+    size = recipe.width
+    spread = recipe.spread
     if kind == "distilbert":
         shape = {"dim": size, "n_layers": recipe.layers, "n_heads": recipe.heads, "hidden_dim": 2 * size}
         off = {"dropout": 0.0, "attention_dropout": 0.0}
@@ -122,7 +123,7 @@ def make_model(kind: str, vocabulary: int, recipe: Recipe) -> torch.nn.Module:
     return GPT2LMHeadModel(config)
 
 
-def blocks(narratives: list[str], tokenizer, recipe: Recipe) -> list[list[int]]:
+def blocks(narratives: list[str], tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> list[list[int]]:
     """Return the narratives as token ids, the long ones cut into blocks that fit the model's positions."""
     rows = tokenizer(narratives, truncation=True, max_length=recipe.positions, return_overflowing_tokens=True)
     return [ids for ids in rows["input_ids"] if len(ids) >= 16]
@@ -154,7 +155,8 @@ def batches(rows: list[list[int]], recipe: Recipe, random: np.random.Generator) 
     while made < recipe.steps:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]) + 16 * random.random())
         widths = [len(rows[i]) for i in order]
-        starts, start = [], 0
+        starts = []
+        start = 0
         while start < len(order):
             starts.append(start)
             start += max(
@@ -168,20 +170,25 @@ def batches(rows: list[list[int]], recipe: Recipe, random: np.random.Generator) 
             made += 1
 
 
-def losses(kind: str, model, ids: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def losses(
+    kind: str, model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """Return the model's own loss plus that of the gist: which words does the text hold, asked of the vector that answers."""
-    body, special = model.base_model, len(SPECIAL[kind])
+    body = model.base_model
+    special = len(SPECIAL[kind])
     if kind == "distilbert":
         hidden_from_view = (torch.rand(ids.shape) < MASKED) & (ids >= special)
         shown = torch.where(hidden_from_view, SPECIAL[kind].index("[MASK]"), ids)
         states = body(input_ids=shown, attention_mask=mask).last_hidden_state
 
-        def guess(vectors):
+        def guess(vectors: torch.Tensor) -> torch.Tensor:
             return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(vectors))))
 
-        own, answering = F.cross_entropy(guess(states[hidden_from_view]), ids[hidden_from_view]), states[:, 0]
+        own = F.cross_entropy(guess(states[hidden_from_view]), ids[hidden_from_view])
+        answering = states[:, 0]
     else:
-        states, guess = body(input_ids=ids, attention_mask=mask).last_hidden_state, model.lm_head
+        states = body(input_ids=ids, attention_mask=mask).last_hidden_state
+        guess = model.lm_head
         continued = mask[:, 1:].bool() & (torch.rand(ids[:, 1:].shape) < PREDICTED)
         own = F.cross_entropy(guess(states[:, :-1][continued]), ids[:, 1:][continued])
         answering = states[torch.arange(len(ids)), mask.sum(dim=1) - 1]
@@ -204,7 +211,8 @@ def pretrain(kind: str, narratives: list[str], seed: int) -> tuple[torch.nn.Modu
     vectors = [weight for weight in model.parameters() if weight.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
-    warm, total = 0.06 * recipe.steps, recipe.steps
+    warm = 0.06 * recipe.steps
+    total = recipe.steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / warm, (total - s) / (total - warm)))
     given = batches(rows, recipe, np.random.default_rng(seed))
     for batch in tqdm(given, total=total, desc=f"pretraining mini-{kind}", unit="step"):
