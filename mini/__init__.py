@@ -5,13 +5,9 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-<<<<<<< HEAD
-from helpers.files import sha256
-from mini import complaints
-=======
-from driver import records
+from helpers.files import code_of, sha256
+from helpers.sources import COMPANY, NARRATIVE, read
 from mini import writer
->>>>>>> h-mini
 
 HERE = Path(__file__).parent
 CHECKPOINTS = HERE / "checkpoints"
@@ -36,8 +32,8 @@ def values(data: Path, models: dict[str, Path]) -> dict[str, dict]:
 
 def embedded_data(cache: Path) -> Path:
     """Return where the embedded complaints lie once they are written, in a file named by the writer's code and grammar."""
-    made_from = b"".join((HERE / name).read_bytes() for name in ("writer.py", "grammar.txt"))
-    digest = hashlib.sha256(made_from).hexdigest()[:8]
+    code = code_of((HERE / "writer.py").read_text(encoding="utf-8")) + writer.GRAMMAR_FILE.read_text(encoding="utf-8")
+    digest = hashlib.sha256(code.encode()).hexdigest()[:8]
     return cache / f"mini-complaints-{digest}.parquet"
 
 
@@ -65,9 +61,9 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
 
     It lies in a folder named by what it was made from: the data's bytes, the company left out, the code, the libraries.
     """
-    code = (HERE / "pretrain.py").read_bytes()
+    code = code_of((HERE / "pretrain.py").read_text(encoding="utf-8"))
     about = [company, *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
-    digest = hashlib.sha256(code + json.dumps([sha256(data), *about]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256((code + json.dumps([sha256(data), *about])).encode()).hexdigest()[:8]
     folder = cache / f"pretrained-{digest}"
     for found in folder.glob(f"mini-{kind}-*"):
         return found
@@ -80,9 +76,7 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
 
 def other_narratives(data: Path, company: str) -> list[str]:
     """Return the narratives of all companies but one; ValueError says when there are too few to learn from."""
-    from helpers.sources import read  # beside the notebooks
-
-    columns = {"company": "Company", "text": "Consumer complaint narrative"}
+    columns = {"company": COMPANY, "text": NARRATIVE}
     texts = []
     for part in read(data, columns):
         rows = part.to_pandas()

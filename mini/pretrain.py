@@ -6,8 +6,6 @@ its own task, to fill in masked words or to continue a text. And beside it, the 
 [CLS] in DistilBERT and of the last token in GPT-2, learns to tell which words the text holds: nothing else would ever use it.
 """
 
-import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tqdm.auto import tqdm
 from transformers import DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from helpers.files import sha256, temporary_name
 
 SPECIAL = {"distilbert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], "gpt2": ["<|endoftext|>"]}
 MASKED = 0.15  # share of DistilBERT's tokens that it must fill in
@@ -51,11 +51,11 @@ def build(kind: str, narratives: list[str], folder: Path, seed: int = 0) -> Path
 
     The weights are stored in 16 bits. The folder appears only once it is whole.
     """
-    temporary = folder / f".mini-{kind}.{os.getpid()}.tmp"
+    temporary = temporary_name(folder / f"mini-{kind}")
     model, tokenizer = pretrain(kind, narratives, seed)
     model.half().save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    digest = hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest()[:8]
+    digest = sha256(temporary / "model.safetensors")[:8]
     made = folder / f"mini-{kind}-{digest}"
     if made.exists():  # another run was faster
         shutil.rmtree(temporary)

@@ -2,19 +2,17 @@
 
 Every letter comes from the grammar in grammar.txt: no sentence is taken from a real complaint, and every
 company but the study's own is fictitious. The same seed gives the same bytes.
-
-    python -m mini.writer PATH
 """
 
 import datetime
-import os
 import random
 import re
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from helpers.files import write_whole
 
 STUDY_COMPANY = "BANK OF AMERICA, NATIONAL ASSOCIATION"
 COMPANIES = {  # company: what its customers call it
@@ -137,15 +135,8 @@ FILLERS = ["also", "again", "still", "really", "just", "already", "even", "only"
 
 def write_complaints(path: Path, seed: int = 0) -> Path:
     """Write about 6,000 invented complaints to a Parquet file, whole or not at all, and return its path."""
-    path = Path(path)
     table = pa.Table.from_pylist(complaints(random.Random(seed)), schema=SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(table, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, lambda temporary: pq.write_table(table, temporary))
     return path
 
 
@@ -320,15 +311,10 @@ def read_grammar(text: str) -> dict[str, list[str]]:
     return {name.removesuffix(":"): alternatives for name, *alternatives in blocks}
 
 
-GRAMMAR = read_grammar((Path(__file__).parent / "grammar.txt").read_text(encoding="utf-8"))
+GRAMMAR_FILE = Path(__file__).with_name("grammar.txt")
+GRAMMAR = read_grammar(GRAMMAR_FILE.read_text(encoding="utf-8"))
 
 TOPICS = {
     about: [rule for rule in GRAMMAR if re.fullmatch(rf"{about}_(?!open|named|aside|hint).+", rule)]
     for about, _, _ in PRODUCTS.values()
 }
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m mini.writer PATH")
-    print(write_complaints(Path(sys.argv[1])))

@@ -1,5 +1,6 @@
 """The complaint writer: schema, bytes that follow the seed, rows for the study, copies, neither trivial nor noise."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -70,10 +71,17 @@ def test_same_seed_same_bytes(path, tmp_path):
     assert again.read_bytes() == path.read_bytes() != changed.read_bytes()
 
 
-def test_command_line_writes_the_same_bytes_under_another_hash_seed(path, tmp_path):
-    target = tmp_path / "by command.parquet"
-    command = [sys.executable, "-m", "mini.writer", str(target)]
-    subprocess.run(command, cwd=ROOT, check=True, env={"PYTHONHASHSEED": "7", "PYTHONDONTWRITEBYTECODE": "1"})
+def test_the_same_bytes_under_another_hash_seed(path, tmp_path):
+    target = tmp_path / "other.parquet"
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from mini import writer; from pathlib import Path; writer.write_complaints(Path(sys.argv[1]))",
+        target,
+    ]
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "notebooks")))
+    environment = {"PYTHONHASHSEED": "7", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": paths}
+    subprocess.run(command, cwd=ROOT, check=True, env=environment)
     assert target.read_bytes() == path.read_bytes()
 
 
@@ -98,9 +106,12 @@ def test_changed_code_or_grammar_gives_the_file_another_name(tmp_path, monkeypat
     for name in ("writer.py", "grammar.txt"):
         shutil.copy(ROOT / "mini" / name, tmp_path)
     monkeypatch.setattr(mini, "HERE", tmp_path)
+    monkeypatch.setattr(writer, "GRAMMAR_FILE", tmp_path / "grammar.txt")
+    with open(tmp_path / "writer.py", "a") as file:
+        file.write("# a comment\n")
     assert mini.embedded_data(tmp_path) == before
     with open(tmp_path / changed, "a") as file:
-        file.write("\n")
+        file.write("\nmore = 1\n")
     assert mini.embedded_data(tmp_path) != before
 
 

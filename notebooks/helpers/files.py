@@ -1,11 +1,12 @@
-"""Files: where they lie, writing them whole, hashes, and what JSON can hold."""
+"""Files: where they lie, writing them whole, hashes of bytes and of code, and what JSON can hold."""
 
+import ast
 import hashlib
 import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -96,3 +97,49 @@ def plain(value):
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def code_of(source: str) -> str:
+    """Return what Python code does, to be compared: its syntax tree without comments, docstrings and layout.
+
+    What is no plain Python (a cell with IPython's magic) is returned as it is.
+    """
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
+    for node in ast.walk(tree):
+        has_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if has_docstring and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return ast.dump(tree)
+
+
+def modules_of(sources: Iterable[str], folder: Path) -> dict[str, str]:
+    """Return {path under the folder: code_of its text} of the folder's modules that the sources import, and those import."""
+    waiting, found = list(sources), {}
+    while waiting:
+        for name in imported_by(waiting.pop()):
+            path = folder / name.replace(".", "/")
+            for file in (path.with_suffix(".py"), path / "__init__.py"):
+                key = file.relative_to(folder).as_posix()
+                if key not in found and file.is_file():
+                    text = file.read_text(encoding="utf-8")
+                    found[key] = code_of(text)
+                    waiting.append(text)
+    return dict(sorted(found.items()))
+
+
+def imported_by(source: str) -> set[str]:
+    """Return the dotted names that a source imports, those of packages on the way and of what may be modules included."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # IPython's magic: read without it
+        tree = ast.parse("\n".join(re.findall(r"^\s*(?:from|import) .*", source, re.MULTILINE)))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names | {name.rpartition(".")[0] for name in names if "." in name}
