@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 from helpers.files import place
 from helpers.hub import data_pattern, hub_snapshot
-from helpers.sources import NARRATIVE, PRODUCT, SourceError, is_local, one_line, read, short_name
+from helpers.sources import COMPANY, NARRATIVE, PRODUCT, SourceError, is_local, one_line, read, short_name
 
 RUN = 5  # words in a row that are compared
 
@@ -38,7 +38,7 @@ def load_complaints(
 
     `dataset` is a hub id, read at the pinned config and revision, or a local file or folder. Both are read in place.
     """
-    columns = ({"company": "Company"} if company else {}) | {"product": label_column, "text": text_column}
+    columns = ({"company": COMPANY} if company else {}) | {"product": label_column, "text": text_column}
     path, pattern = place(dataset), "**/*"
     if not is_local(dataset):
         pattern = data_pattern(config)

@@ -27,7 +27,7 @@ from helpers.files import place
 
 DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
 
-NARRATIVE, PRODUCT = "Consumer complaint narrative", "Product"
+NARRATIVE, PRODUCT, COMPANY = "Consumer complaint narrative", "Product", "Company"  # columns, as the bureau names them
 
 ROWS = 10_000  # in a table
 
