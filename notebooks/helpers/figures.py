@@ -5,7 +5,15 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from helpers.scores import CARD
+from helpers.scores import CARD, predicted
+
+
+def set_style() -> None:
+    """Set the one style of all figures."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update(
+        {"figure.figsize": (8, 4), "figure.dpi": 100, "savefig.bbox": "tight", "figure.autolayout": True}
+    )
 
 
 def draw_confusion(labels, predictions, classes: tuple[str, str], title: str, axes: plt.Axes) -> None:
@@ -21,12 +29,12 @@ def draw_confusion(labels, predictions, classes: tuple[str, str], title: str, ax
 
 
 def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
-    """Draw one bar a model for the metric, coloured by the model's kind, with its interval as a line at the end."""
-    kinds = ("floor", "base", "lora", "qlora", "head", "full")
-    colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
+    """Draw one bar a model for the metric, coloured by the model's method, with its interval as a line at the end."""
+    methods = ("floor", "base", "lora", "qlora", "head", "full")
+    colours = dict(zip(methods, sns.color_palette("colorblind"), strict=False)) | {"qlora_32bit": "0.5"}
     low, high = np.array([ranges[metric] for ranges in scores["intervals"]]).T
     error = np.clip([scores[metric] - low, high - scores[metric]], 0, None)
-    axes.barh(scores.index, scores[metric], xerr=error, color=scores["kind"].map(colours), capsize=3)
+    axes.barh(scores.index, scores[metric], xerr=error, color=scores["method"].map(colours), capsize=3)
     axes.set(xlabel=metric, xlim=(0, 1.02))
 
 
@@ -49,7 +57,7 @@ def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
     trained = cost.drop("tfidf_logreg").dropna()
     for number, name in enumerate(trained.index):
         value, (low, high) = scores.loc[name, "accuracy"], scores.loc[name, "intervals"]["accuracy"]
-        marker = "s" if name.startswith("distilbert") else "o"
+        marker = {"distilbert": "s"}.get(scores.loc[name, "model"], "o")
         reach = [[value - low], [high - value]]
         axes.errorbar(cost[name], value, yerr=reach, fmt=marker, color=f"C{number}", capsize=4, label=name)
     axes.axhline(scores.loc["tfidf_logreg", "accuracy"], linestyle="--", color="grey", label="tfidf_logreg")
@@ -61,7 +69,8 @@ def draw_confidence(labels, probability: dict, left: plt.Axes, right: plt.Axes) 
     """Draw, for {model: probability of class 1}, accuracy by confidence, and accuracy by the share of letters routed."""
     shares = np.arange(1, len(labels) + 1) / len(labels)
     for name, values in probability.items():
-        sure, hit = np.maximum(values, 1 - values), (values >= 0.5) == labels
+        sure = np.maximum(values, 1 - values)
+        hit = predicted(values) == labels
         group = pd.DataFrame({"sure": sure, "right": hit}).groupby(pd.qcut(sure, 4, duplicates="drop"), observed=True)
         group.mean().plot(x="sure", y="right", marker="o", label=name, ax=left)
         among = hit[np.argsort(-sure, kind="stable")].cumsum() / np.arange(1, len(labels) + 1)

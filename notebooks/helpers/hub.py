@@ -33,14 +33,9 @@ MODEL_FILES = (  # what is taken of a model on the hub: no pickles
     "*.safetensors.index.json",
 )
 
-LAYERS = {  # the layers that each architecture's adapter expects to find
-    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
-    "gpt2": ("c_attn", "c_proj", "c_fc"),
-}
-
 
 def check_hub(repository: str, revision: str, kind: str, parameter: str = "DATASET") -> None:
-    """Return when the hub knows the pinned repository; ConnectionError with the fix when it does not answer in time.
+    """Raise ConnectionError with the fix unless the hub answers in time that it knows the pinned repository.
 
     It is asked as everything after it will be, with the token that is set, whatever repository that token is for.
     """
@@ -61,7 +56,7 @@ def check_hub(repository: str, revision: str, kind: str, parameter: str = "DATAS
     asking.start()
     asking.join(HUB_SECONDS)
     if failure:
-        raise unserved(repository, revision, parameter, failure[0])
+        raise hub_error(repository, revision, parameter, failure[0])
 
 
 def refused_token() -> str:
@@ -72,7 +67,7 @@ def refused_token() -> str:
     return f"401: it refuses the token {where}, wrong or expired. What is public needs none: {fix} a new one"
 
 
-def unserved(repository: str, revision: str, parameter: str, cause: str) -> ConnectionError:
+def hub_error(repository: str, revision: str, parameter: str, cause: str) -> ConnectionError:
     """Return the error that says what the hub does not serve, why, and the ways out."""
     local = f"{parameter} path/to/{'complaints.parquet' if parameter == 'DATASET' else 'folder'}"
     return ConnectionError(
@@ -135,7 +130,7 @@ def hub_snapshot(
         return folder
     if constants.HF_HUB_OFFLINE:
         cause = f"HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} lacks {', '.join(lacking)}: unset it"
-        raise unserved(repository, revision, parameter, cause)
+        raise hub_error(repository, revision, parameter, cause)
     check_hub(repository, revision, kind, parameter)
     heard, outcome = [time.monotonic()], [f"nothing came for {HUB_SILENCE} s"]
 
@@ -155,7 +150,7 @@ def hub_snapshot(
     while downloading.is_alive() and time.monotonic() - heard[0] < HUB_SILENCE:
         downloading.join(0.2)
     if isinstance(outcome[0], str):
-        raise unserved(repository, revision, parameter, outcome[0])
+        raise hub_error(repository, revision, parameter, outcome[0])
     return outcome[0]
 
 
@@ -178,8 +173,7 @@ def find_model(model: str, revision: str, architecture: str, max_tokens: int | N
     config = configuration(folder, parameter)
     if config.get("model_type") != architecture:
         raise ValueError(
-            f"{parameter} {folder} is a {config.get('model_type')!r} checkpoint; this notebook needs {architecture!r}, whose "
-            f"adapter sits on the layers {', '.join(LAYERS[architecture])}. Pass such a folder: -p {parameter} PATH."
+            f"{parameter} {folder} is a {config.get('model_type')!r} checkpoint; this notebook needs {architecture!r}. Pass such a folder: -p {parameter} PATH."
         )
     positions = config.get("max_position_embeddings") or config.get("n_positions")  # the two models' own names for it
     if max_tokens and positions and max_tokens > positions:

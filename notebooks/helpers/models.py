@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from peft import PeftConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -104,18 +104,44 @@ def load_gpt2_in_4_bits(checkpoint: str, labels: tuple[str, str], seed: int, pad
 
 
 def load_base(record: dict, labels: tuple[str, str], seed: int) -> tuple:
-    """Return the base that a training's record names, its head drawn anew with the seed, and its tokenizer.
+    """Return the base model that a training's record names, its head drawn anew with the seed, and its tokenizer.
 
-    It is that of notebook 03, 04, or, for the kind "qlora", 05: in four bits, for the precision of the record.
+    The record's `model` is distilbert or gpt2, `checkpoint` and `revision` say where it lies, `bits` how it is stored: with 4
+    its layers restore the weights to the record's `precision`.
     """
-    checkpoint = find_model(record["checkpoint"], record["revision"], record["architecture"])
-    if record["architecture"] == "distilbert":
+    checkpoint = find_model(record["checkpoint"], record["revision"], record["model"])
+    if record["model"] == "distilbert":
         return load_distilbert(checkpoint, labels, seed), AutoTokenizer.from_pretrained(checkpoint)
     tokenizer = load_gpt2_tokenizer(checkpoint)
-    if record["kind"] == "qlora":
+    if record["bits"] == 4:
         precision = getattr(torch, record["precision"])
         return load_gpt2_in_4_bits(checkpoint, labels, seed, tokenizer.pad_token_id, precision), tokenizer
     return load_gpt2(checkpoint, labels, seed, tokenizer.pad_token_id), tokenizer
+
+
+def distilbert_adapter(rank: int, alpha: int, dropout: float) -> LoraConfig:
+    """Return the LoRA configuration for DistilBERT: adapters on all matrices of its blocks, and the head trained in full."""
+    return LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
+        modules_to_save=["pre_classifier", "classifier"],
+    )
+
+
+def gpt2_adapter(rank: int, alpha: int, dropout: float, bits: int = 32) -> LoraConfig:
+    """Return the LoRA configuration for GPT-2: as for DistilBERT, and told how the base model stores its matrices."""
+    return LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=["c_attn", "c_proj", "c_fc"],
+        modules_to_save=["score"],
+        fan_in_fan_out=bits == 32,
+    )
 
 
 def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:

@@ -3,18 +3,24 @@
 import functools
 import json
 import logging
+import os
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from IPython.display import display
 
+from helpers import check
+from helpers.figures import set_style
 from helpers.files import megabytes, place, plain, sha256, write_whole
 from helpers.machine import Computing, numerics, peak_memory_mb, settle, versions
 from helpers.sources import is_mini, short_name
+
+if TYPE_CHECKING:
+    from helpers.training import Training  # which loads torch
 
 PARAMETERS = (  # every name that a parameters cell may hold
     *("DATASET", "CONFIG", "REVISION", "ENCODING", "TEXT_COLUMN", "LABEL_COLUMN", "COMPANY", "CLASSES"),
@@ -24,12 +30,9 @@ PARAMETERS = (  # every name that a parameters cell may hold
     *("SEED", "OUT"),
 )
 
-MAKERS = {
-    "data/pool.parquet": "01_data",
-    "data/train.parquet": "01_data",
-    "data/test.parquet": "02_test_data",
-    "data/unseen.parquet": "02_test_data",
-}
+HELD_OUT = ("test", "unseen")  # tables that no choice may look at
+JUDGES = ("06_comparing",)  # the notebooks that open them
+SERIES = "RUN_ALL_SERIES"  # the variable that tells a run with a folder of its own where 01 and 02 keep theirs
 
 
 def filter_known_warnings() -> None:
@@ -46,22 +49,17 @@ class Run:
     """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
 
     def __init__(self, notebook: str, page: dict):
-        """Take the parameters from the page's globals(), and set the figures' one style."""
+        """Take the parameters from the notebook's globals(), and set the figures' one style."""
         filter_known_warnings()
         settle()
+        set_style()
         self.notebook = notebook
         self.parameters = {name: page[name] for name in PARAMETERS if name in page}
         self.computing: Computing | None = None  # set by the notebooks that run a model
         self.out = place(page["OUT"])
-        is_further_seed = self.out.parent.name == "seeds"  # such a run has its own folder beside what 01 and 02 made
-        self.series = self.out.parents[1] if is_further_seed else self.out
-        self.trained = {}
+        self.trainings: list[dict] = []
+        self.data_sha256: dict[str, str] = {}
         self.started = time.perf_counter()
-        self.data_sha256 = {}
-        sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-        plt.rcParams.update(
-            {"figure.figsize": (8, 4), "figure.dpi": 100, "savefig.bbox": "tight", "figure.autolayout": True}
-        )
 
     def made_from(self, data: str, *models: str) -> None:
         """Note which data and models this run's numbers come from, and print it with the values, mini said as mini."""
@@ -84,20 +82,34 @@ class Run:
         return tuple(self.parameters.get("CLASSES") or self.read_result("01_data")["labels"])
 
     def path(self, name: str) -> Path:
-        """Return the path of an earlier notebook's output; FileNotFoundError says which notebook makes it."""
-        maker = MAKERS.get(name, Path(name).stem)
-        path = (self.series if maker in ("01_data", "02_test_data") else self.out) / name
-        if not path.exists():
+        """Return the path of an earlier notebook's output; FileNotFoundError says what to run first."""
+        places = [folder / name for folder in (self.out, place(os.environ.get(SERIES, self.out)))]
+        found = next((path for path in places if path.exists()), None)
+        if found is None:
             raise FileNotFoundError(
-                f"{path} is not there. {maker} makes it: run that notebook first, or: python run_all.py --only {maker} --out {self.out}"
+                f"{places[0]} is not there: an earlier notebook makes it. Run the notebooks before this one first, or: "
+                f"python run_all.py --out {self.out}"
             )
-        return path
+        return found
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Return data/<name>.parquet as a table and note the hash of its bytes for the result file."""
+        """Return data/<name>.parquet as a table and note the hash of its bytes for the result file.
+
+        CheckFailed when it is held out, and this notebook is none that may judge.
+        """
+        check(
+            name not in HELD_OUT or self.notebook in JUDGES,
+            f"{self.notebook} must not open data/{name}.parquet: held-out complaints are for {', '.join(JUDGES)} alone",
+        )
         path = self.path(f"data/{name}.parquet")
         self.data_sha256[name] = sha256(path)
         return pd.read_parquet(path)
+
+    def read_split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the training complaints and the validation complaints, as 01 has divided them, each numbered from 0."""
+        table = self.read_table("train")
+        train, validation = (table[table["split"] == part] for part in ("train", "validation"))
+        return train.reset_index(drop=True), validation.reset_index(drop=True)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write data/<name>.parquet whole or not at all, and note the hash of its bytes for the result file."""
@@ -107,9 +119,18 @@ class Run:
         print(f"Wrote data/{name}.parquet: {len(table):,} rows.")
 
     def read_result(self, notebook: str) -> dict:
-        """Return an earlier notebook's result file; a further seed's is named with its folder: seeds/7/04_gpt2_lora."""
-        folder, slash, name = notebook.rpartition("/")
-        return json.loads(self.path(f"{folder}{slash}results/{name}.json").read_text())
+        """Return an earlier notebook's result file; one with a folder of its own is named with it: seeds/7/04_gpt2_lora."""
+        name = Path(notebook)
+        return json.loads(self.path(f"{name.parent}/results/{name.name}.json").read_text(encoding="utf-8"))
+
+    def read_trainings(self, notebooks: list[str]) -> pd.DataFrame:
+        """Return the trainings in these notebooks' results, a row each; `weights` is the folder of what was trained."""
+        rows = [
+            row | {"weights": self.out / Path(name).parent / row["weights"]}
+            for name in notebooks
+            for row in self.read_result(name)["trainings"]
+        ]
+        return pd.DataFrame(rows)
 
     def show_figure(self, figure: plt.Figure, name: str, alt: str) -> None:
         """Save the figure as plots/<name>.png, show it with its text for those who cannot see it, and close it."""
@@ -132,52 +153,35 @@ class Run:
             "numerics": numerics(self.computing),
             "seconds": round(time.perf_counter() - self.started, 1),
             "peak_memory_mb": peak_memory_mb(),
-            **({"trained": self.trained} if self.trained else {}),
+            **({"trainings": self.trainings} if self.trainings else {}),
             **content,
         }
-        text = json.dumps(plain(result), indent=1, allow_nan=False)
-        write_whole(self.out / f"results/{self.notebook}.json", lambda temporary: temporary.write_text(text))
+        write_whole(self.out / f"results/{self.notebook}.json", json.dumps(plain(result), indent=1, allow_nan=False))
         print(f"Wrote results/{self.notebook}.json.")
 
-    def note_training(
-        self,
-        name: str,
-        kind: str,
-        checkpoint: str,
-        *,
-        counts,
-        size_mb: float,
-        cost: dict,
-        texts: int,
-        history,
-        answers,
-        twin=None,
-    ) -> None:
-        """Note a trained model for the result file: what it stands on, where its weights are, its costs and its validation.
+    def save_training(self, record: dict, training: "Training", counts: pd.Series, size_mb: float) -> None:
+        """Add a row to the result file's trainings: what was trained (the record), with which costs, and what came of it.
 
-        `checkpoint` is the base's folder, `cost` what `measured` found, `texts` how many were read in all epochs, `answers`
-        are the probabilities on validation. The base is the one in the page's parameters, or that of the `twin`, another
-        model's record.
+        The record says model, method, checkpoint, revision, bits, max_tokens, learning_rate, rank, and where the weights lie.
         """
-        given, seconds = self.parameters, history["seconds"].sum()  # of all epochs, in whichever run that was
-        architecture = name.partition("_")[0]
-        base = architecture.upper()  # DISTILBERT, or GPT2
-        own = {"checkpoint": base, "revision": f"{base}_REVISION", "max_tokens": "MAX_TOKENS"}
-        self.trained[name] = {
-            "kind": kind,
-            "architecture": architecture,
-            **{key: twin[key] if twin else given[parameter] for key, parameter in own.items()},
-            "device": self.computing.device.type,
-            "precision": self.computing.precision_name,
-            "seed": given["SEED"],
+        from helpers.hub import find_model  # for the notebooks that train
+
+        checkpoint = find_model(record["checkpoint"], record["revision"], record["model"])
+        history = training.history
+        seconds = history["seconds"].sum()  # of all epochs, in whichever run that was
+        costs = {
             "base_mb": megabytes(Path(checkpoint), "*.safetensors"),
-            "weights": f"models/{self.notebook}/{name}" if twin else f"models/{self.notebook}",
             "parameters": counts.to_dict(),
             "size_mb": size_mb,
             "train_seconds": seconds,
-            "train_texts_per_second": texts / seconds,
-            "train_memory_mb": cost["memory_mb"],
+            "train_texts_per_second": training.texts / seconds,
+            "train_memory_mb": training.memory_mb,
             "micro_batch": history["micro-batch"].min(),
-            "curve": history.reset_index().to_dict("list"),
-            "validation_probability": answers,
         }
+        self.trainings.append(
+            record
+            | {"seed": self.parameters["SEED"], "draw": 0, "train_rows": training.texts // len(history)}
+            | {"device": self.computing.device.type, "precision": self.computing.precision_name}
+            | costs
+            | {"curve": history.reset_index().to_dict("list"), "validation_probability": training.probability}
+        )

@@ -36,6 +36,11 @@ def score(labels, predictions) -> dict:
     }
 
 
+def predicted(probability) -> np.ndarray:
+    """Return the predicted ids: 1 where the probability of class 1 is at least one half, else 0."""
+    return (np.asarray(probability) >= 0.5).astype(int)
+
+
 def scores_of_counts(tp, fp, fn, tn) -> dict:
     """Return the same five scores from counts of outcomes; the counts may be arrays, one entry a resample."""
 
@@ -90,8 +95,8 @@ def linear_model(texts, labels):
     return make_pipeline(words, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
 
 
-def check_comparable(results: dict, data_sha256: dict, mini: bool, labels: tuple[str, str]) -> None:
-    """Return when all results stem from the same letters, labels, scale and precision; ValueError says what differs."""
+def require_comparable(results: dict, data_sha256: dict, mini: bool, labels: tuple[str, str]) -> None:
+    """Raise ValueError unless all results come from the same texts, labels, scale and precision."""
     precisions = {stage: result["numerics"].get("precision") for stage, result in results.items() if result["models"]}
     for stage, result in results.items():
         mend = f"run it again on the same data: python run_all.py --from {stage}"
@@ -110,37 +115,43 @@ def check_comparable(results: dict, data_sha256: dict, mini: bool, labels: tuple
         raise ValueError(f"The models were trained in different precisions, {precisions}: pass one PRECISION to all.")
 
 
-def cost_of(scoring: dict, made: dict | None) -> dict:
+def cost_of(scoring: dict, record: dict | None) -> dict:
     """Return what a model costs: scoring from what `measured` found, the rest from its record; what has none is left out.
 
     Sizes and memory are in MB, times in seconds; `base` is the checkpoint's weights as they are on disk.
     """
     found = {
-        "scoring, letters/s": scoring["letters"] / scoring["seconds"],
+        "scoring, texts/s": scoring["texts"] / scoring["seconds"],
         "scoring, MB host": scoring["memory_mb"]["host"],
+        "scoring, MB device": scoring["memory_mb"]["cuda"],
     }
-    found["scoring, MB device"] = scoring["memory_mb"]["cuda"]
-    if made:
-        found["base, MB"] = made["base_mb"]
-        found["weights"] = made["parameters"]["all"]
-    if made and made["weights"]:
-        trained = {part: number for part, number in made["parameters"].items() if part != "all"}
-        found |= trained | {"weights trained": sum(trained.values())}
-        found |= {"trained, MB": made["size_mb"]}
-        found |= {"training, s": made["train_seconds"], "training, letters/s": made["train_texts_per_second"]}
-        found |= {
-            "training, MB host": made["train_memory_mb"]["host"],
-            "training, MB device": made["train_memory_mb"]["cuda"],
+    if record is None:
+        return found
+    found |= {"base, MB": record["base_mb"], "weights": record["parameters"]["all"]}
+    if record["weights"] is None:
+        return found | {"weights": found["weights"] - record["parameters"]["trained in the adapter"]}
+    trained = {part: number for part, number in record["parameters"].items() if part != "all"}
+    return (
+        found
+        | trained
+        | {
+            "weights trained": sum(trained.values()),
+            "trained, MB": record["size_mb"],
+            "training, s": record["train_seconds"],
+            "training, texts/s": record["train_texts_per_second"],
+            "training, MB host": record["train_memory_mb"]["host"],
+            "training, MB device": record["train_memory_mb"]["cuda"],
         }
-    elif made:
-        found["weights"] -= made["parameters"]["trained in the adapter"]
-    return found
+    )
 
 
 def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
     """Return the difference in accuracy (one minus other), its 95 % bootstrap interval, and McNemar's exact p."""
-    one_right, other_right = np.asarray(one) == np.asarray(labels), np.asarray(other) == np.asarray(labels)
-    n, only_one, only_other = len(labels), (one_right & ~other_right).sum(), (~one_right & other_right).sum()
+    one_right = np.asarray(one) == np.asarray(labels)
+    other_right = np.asarray(other) == np.asarray(labels)
+    only_one = (one_right & ~other_right).sum()
+    only_other = (~one_right & other_right).sum()
+    n = len(labels)
     shares = np.array([only_one, only_other, n - only_one - only_other]) / n
     resampled = np.random.default_rng(seed).multinomial(n, shares, size=draws)
     low, high = np.percentile((resampled[:, 0] - resampled[:, 1]) / n, [2.5, 97.5])
@@ -151,7 +162,8 @@ def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
 
 def calibration_error(labels, probability, bins: int = 10) -> float:
     """Return the expected calibration error, 0 to 1, over equal bins of the confidence in the answer."""
-    sure, right = np.maximum(probability, 1 - probability), (probability >= 0.5) == labels
+    sure = np.maximum(probability, 1 - probability)
+    right = predicted(probability) == labels
     place = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = [abs(right[place == b].mean() - sure[place == b].mean()) * (place == b).mean() for b in np.unique(place)]
     return float(sum(gaps))

@@ -3,20 +3,21 @@
 import copy
 import gc
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import shutil
-import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import evaluate
+import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from datasets import Dataset, Features, Value
+from datasets import Features, Value
 from peft import PeftModel
 from transformers import (
     DataCollatorWithPadding,
@@ -25,8 +26,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from helpers.files import sha256, write_whole
-from helpers.machine import PACKAGES, Computing, numerics
+from helpers.files import code_of, modules_of, sha256, write_whole
+from helpers.machine import Computing, measured, versions
+from helpers.models import predict, tokenise
 from helpers.scores import score
 
 
@@ -74,46 +76,71 @@ class ComplaintScores(evaluate.Metric):
         return score(references, predictions)
 
 
-def fit(model, tokenizer, train: Dataset, validation: Dataset, arguments: TrainingArguments) -> pd.DataFrame:
-    """Train what is not frozen, leave the model at its best epoch by validation F1, and return the log by epoch.
+@dataclass(frozen=True)
+class Training:
+    """What a training came to: its log by epoch, the most memory that it took, and what the model says of validation.
+
+    `memory_mb` is {"host": MB, "cuda": MB or None}, `texts` how many were read in all epochs, `probability` that of class 1.
+    """
+
+    history: pd.DataFrame
+    memory_mb: dict[str, int | None]
+    texts: int
+    probability: np.ndarray
+
+
+def fit(
+    model,
+    tokenizer,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    max_tokens: int,
+    arguments: TrainingArguments,
+    computing: Computing,
+) -> Training:
+    """Train what is not frozen, leave the model at its best epoch by validation F1, and return what came of it.
 
     A training that was killed goes on after its last whole epoch.
     """
-    if isinstance(model, PeftModel):  # or it asks the hub about the embeddings
-        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    tokens = [tokenise(part, tokenizer, max_tokens) for part in (train, validation)]
     scores = ComplaintScores(keep_in_memory=True, cache_dir=arguments.output_dir)
     trainer = Trainer(
         model,
         arguments,
         DataCollatorWithPadding(tokenizer),
-        train,
-        validation,
+        *tokens,
         compute_metrics=lambda output: scores.compute(
             references=output.label_ids, predictions=output.predictions.argmax(axis=1)
         ),
     )
-    return by_epoch(train_whole(trainer))
+    with measured() as cost:
+        history = by_epoch(train_whole(trainer, recipe=fit))
+    probability = predict(model, tokenizer, validation["text"], max_tokens, computing)
+    return Training(history, cost["memory_mb"], len(train) * len(history), probability)
 
 
 def by_epoch(log: list[dict]) -> pd.DataFrame:
     """Return the log of train_whole as one row an epoch: the losses, accuracy, F1, the seconds it took with its
-    validation, in whichever run that was, and how many letters went through the model at a time."""
+    validation, in whichever run that was, and how many texts went through the model at a time."""
     rows = pd.DataFrame(log).groupby("epoch").first()
     columns = {"loss": "training loss", "eval_loss": "validation loss", "eval_accuracy": "accuracy", "eval_f1": "f1"}
     columns |= {"seconds": "seconds", "micro_batch": "micro-batch"}
     return rows[list(columns)].rename(columns=columns).dropna().astype({"micro-batch": int})
 
 
-def train_whole(trainer: Trainer) -> list[dict]:
+def train_whole(trainer: Trainer, recipe: Callable) -> list[dict]:
     """Train to the end, leave the model at its best epoch, and return the Trainer's log.
 
+    The recipe is the function that set the trainer up: a training goes on only where its code is the same.
+
     A training that was killed goes on after its last whole checkpoint; on a CPU it ends with the same weights. Where the
-    GPU's memory runs out, fewer letters go through the model at a time and the gradients of more such passes are added
-    up: each step still sees the same letters in the same order, so its gradient is the same but for rounding (and for
+    GPU's memory runs out, fewer texts go through the model at a time and the gradients of more such passes are added
+    up: each step still sees the same texts in the same order, so its gradient is the same but for rounding (and for
     dropout, whose draws depend on the batch).
     """
-    page = inspect.getsource(inspect.currentframe().f_back)  # fit as it stands there, which may have been changed
-    key = training_key(trainer, page)
+    if isinstance(trainer.model, PeftModel):  # or each checkpoint asks the hub about the embeddings
+        trainer.model.save_pretrained = partial(trainer.model.save_pretrained, save_embedding_layers=False)
+    key = training_key(trainer, recipe)
     start = {name: w.detach().to("cpu", copy=True) for name, w in trainer.model.named_parameters() if w.requires_grad}
     micro_batch = trainer.args.per_device_train_batch_size
     trainer.add_callback(Sealing(key))
@@ -135,18 +162,18 @@ def train_whole(trainer: Trainer) -> list[dict]:
                 raise
             if micro_batch == 1:
                 raise torch.OutOfMemoryError(
-                    f"Out of memory with one letter at a time ({error}). Cut the letters, -p MAX_TOKENS 256, or close what "
+                    f"Out of memory with one text at a time ({error}). Truncate the texts, -p MAX_TOKENS 256, or close what "
                     "else uses the memory."
                 ) from error
         smaller = [n for n in range(1, micro_batch // 2 + 1) if micro_batch % n == 0]
         micro_batch = smaller[-1]  # half of it, if it is even
-        print(f"Out of memory: going on with {micro_batch} letters at a time, and as many as before for each step.")
+        print(f"Out of memory: going on with {micro_batch} texts at a time, and as many as before for each step.")
         gc.collect()  # what the failed pass held
         torch.cuda.empty_cache()
 
 
 def with_micro_batch(trainer: Trainer, micro_batch: int, sealing: TrainerCallback) -> Trainer:
-    """Return such a trainer of the same model with so many letters at a time, and as many as before for each step."""
+    """Return such a trainer of the same model with so many texts at a time, and as many as before for each step."""
     arguments = copy.copy(trainer.args)
     times = arguments.per_device_train_batch_size // micro_batch
     arguments.per_device_train_batch_size = micro_batch
@@ -159,14 +186,14 @@ def with_micro_batch(trainer: Trainer, micro_batch: int, sealing: TrainerCallbac
         trainer.train_dataset,
         trainer.eval_dataset,
         compute_metrics=trainer.compute_metrics,
-        # these two models' own loss ignores how many letters a step has: the sum over the passes would be too large
+        # these two models' own loss ignores how many texts a step has: the sum over the passes would be too large
         compute_loss_func=mean_loss,
         callbacks=[sealing],
     )
 
 
 def mean_loss(outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
-    """Return the cross entropy summed over these letters, divided by the number of letters of the whole step."""
+    """Return the cross entropy summed over these texts, divided by the number of texts of the whole step."""
     total = torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum")
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
@@ -187,8 +214,7 @@ class Sealing(TrainerCallback):
 
     def on_save(self, args, state, control, **_) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        text = json.dumps(seal(checkpoint, self.key), indent=1)
-        write_whole(checkpoint / "seal.json", lambda temporary: temporary.write_text(text))
+        write_whole(checkpoint / "seal.json", json.dumps(seal(checkpoint, self.key), indent=1))
 
 
 def seal(checkpoint: Path, key: str) -> dict:
@@ -221,20 +247,23 @@ def last_whole_checkpoint(folder: Path, key: str) -> Path | None:
     return whole[-1] if whole else None
 
 
-def training_key(trainer: Trainer, page: str) -> str:
-    """Return one hash over all that a training's outcome depends on, all weights and token ids included."""
+def training_key(trainer: Trainer, recipe: Callable) -> str:
+    """Return one hash over all that a training's outcome depends on, all weights and token ids included.
+
+    As for a notebook, code counts without its comments, and the machine it runs on does not.
+    """
     model, digest = trainer.model, hashlib.sha256()
     for name, weight in model.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     for tokens in (trainer.train_dataset, trainer.eval_dataset):
         digest.update(json.dumps(tokens.to_dict()).encode())
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(module.read_bytes())
+    here = Path(__file__)
+    text = here.read_text(encoding="utf-8")
+    code = {here.name: code_of(text), "recipe": code_of(inspect.getsource(recipe))}
+    code |= modules_of([text], here.parents[1])
     adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
-    settings = [trainer.args.to_dict(), model.config.to_dict(), adapters, page, repr(trainer.data_collator)]
-    settings += [sys.version, {package: importlib.metadata.version(package) for package in (*PACKAGES, "accelerate")}]
-    settings += [numerics(Computing(trainer.args.device, torch.float32))]
+    settings = [trainer.args.to_dict(), model.config.to_dict(), adapters, repr(trainer.data_collator), code, versions()]
     plain = json.dumps(settings, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
     digest.update(plain.encode())
     return digest.hexdigest()
