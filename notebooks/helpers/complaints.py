@@ -39,7 +39,8 @@ def load_complaints(
     `dataset` is a hub id, read at the pinned config and revision, or a local file or folder. Both are read in place.
     """
     columns = ({"company": COMPANY} if company else {}) | {"product": label_column, "text": text_column}
-    path, pattern = place(dataset), "**/*"
+    path = place(dataset)
+    pattern = "**/*"
     if not is_local(dataset):
         pattern = data_pattern(config)
         path = hub_snapshot(dataset, revision, "dataset", [pattern])
@@ -60,7 +61,9 @@ def select(
     }
     if not company:
         del conditions["were sent to the company"]
-    left, kept, seen = dict.fromkeys(["are in the source", *conditions], 0), [], defaultdict(Counter)
+    left = dict.fromkeys(["are in the source", *conditions], 0)
+    kept = []
+    seen = defaultdict(Counter)
     for rows in parts:
         left["are in the source"] += len(rows)
         for name, condition in conditions.items():
@@ -117,7 +120,8 @@ def require_both(found: pd.DataFrame, left: dict, seen: dict, company: str, clas
         raise SourceError(f"COMPANY {company!r}", f"has no complaint: {told}, none of that company", counted(near), fix)
     absent = [name for label, name in enumerate(classes) if label not in set(found["label"])]
     if absent:
-        products, to_whom = seen["are about one of the classes"], f" to {company}" if company else ""
+        products = seen["are about one of the classes"]
+        to_whom = f" to {company}" if company else ""
         cause = f"has no complaint{to_whom} of the class {' nor of '.join(map(repr, absent))}"
         fix = other_classes(products, classes, absent) if source == "DATASET" else ""
         raise SourceError(source, cause, counted(dict(products.most_common(8))), fix)
@@ -134,7 +138,8 @@ def other_classes(products: Counter, classes: dict[str, list[str]], absent: list
 
 def nearest(name: str, counts: Counter, most: int = 5) -> dict[str, int]:
     """Return the names nearest to one, with their counts: those that hold it or that it holds, then those spelled alike."""
-    key, keys = name.casefold(), {each.casefold(): each for each, _ in reversed(counts.most_common())}
+    key = name.casefold()
+    keys = {each.casefold(): each for each, _ in reversed(counts.most_common())}
     held = [each for each, _ in counts.most_common() if key in each.casefold()]
     held += [each for each, _ in counts.most_common() if each.casefold() in key and 3 * len(each) > len(key)]
     alike = [keys[each] for each in difflib.get_close_matches(key, keys, most)]
@@ -210,7 +215,8 @@ def words_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the words of all texts in a row, as numbers, and where each text begins, and the last one ends."""
     number = defaultdict()
     number.default_factory = number.__len__  # a new word gets the next number
-    words, starts = array.array("i"), [0]
+    words = array.array("i")
+    starts = [0]
     for text in texts:
         words.extend(map(number.__getitem__, normalise(text).split()))
         starts.append(len(words))
@@ -223,7 +229,9 @@ def shared_runs(texts: Sequence[str], first: int | None) -> tuple[np.ndarray, np
     The runs are told apart by their words, in portions that are sorted one after the other.
     """
     words, starts = words_of(texts)
-    sizes, pairs, number = np.zeros(len(texts), np.int64), [(np.zeros(0, np.int32),) * 2], 0
+    sizes = np.zeros(len(texts), np.int64)
+    pairs = [(np.zeros(0, np.int32),) * 2]
+    number = 0
     whole = np.ones(max(len(words) - RUN + 1, 0), bool)  # the run that begins here ends in the same text
     for k in range(1, RUN):
         ends = starts[1:] - k

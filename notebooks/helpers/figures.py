@@ -56,7 +56,8 @@ def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
     """Draw each trained model's accuracy, with its interval, against a cost in a logarithm; the linear model is a line."""
     trained = cost.drop("tfidf_logreg").dropna()
     for number, name in enumerate(trained.index):
-        value, (low, high) = scores.loc[name, "accuracy"], scores.loc[name, "intervals"]["accuracy"]
+        value = scores.loc[name, "accuracy"]
+        (low, high) = scores.loc[name, "intervals"]["accuracy"]
         marker = {"distilbert": "s"}.get(scores.loc[name, "model"], "o")
         reach = [[value - low], [high - value]]
         axes.errorbar(cost[name], value, yerr=reach, fmt=marker, color=f"C{number}", capsize=4, label=name)

@@ -117,7 +117,8 @@ def code_of(source: str) -> str:
 
 def modules_of(sources: Iterable[str], folder: Path) -> dict[str, str]:
     """Return {path under the folder: code_of its text} of the folder's modules that the sources import, and those import."""
-    waiting, found = list(sources), {}
+    waiting = list(sources)
+    found = {}
     while waiting:
         for name in imported_by(waiting.pop()):
             path = folder / name.replace(".", "/")

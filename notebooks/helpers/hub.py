@@ -132,7 +132,8 @@ def hub_snapshot(
         cause = f"HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} lacks {', '.join(lacking)}: unset it"
         raise hub_error(repository, revision, parameter, cause)
     check_hub(repository, revision, kind, parameter)
-    heard, outcome = [time.monotonic()], [f"nothing came for {HUB_SILENCE} s"]
+    heard = [time.monotonic()]
+    outcome = [f"nothing came for {HUB_SILENCE} s"]
 
     class Listening(tqdm):
         def update(self, n=1):
@@ -165,7 +166,8 @@ def find_model(model: str, revision: str, architecture: str, max_tokens: int | N
     ValueError says what the folder lacks: a readable configuration, a tokenizer, weights, the architecture with its layers,
     or positions for so many tokens.
     """
-    folder, parameter = place(model), architecture.upper()
+    folder = place(model)
+    parameter = architecture.upper()
     if not folder.is_dir():
         if is_local(model):
             raise FileNotFoundError(f"{parameter} {folder} is not a folder. Pass a checkpoint's: -p {parameter} PATH.")

@@ -158,7 +158,8 @@ def predict(model, tokenizer, texts, max_tokens: int, computing: Computing) -> n
     device, precision = computing
     batch_size = 64 if device.type == "cuda" else 8  # a CPU is fastest where a batch fits into its caches
     model.to(device).eval()
-    texts, probabilities = list(texts), np.empty(len(texts))
+    texts = list(texts)
+    probabilities = np.empty(len(texts))
     with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
         for window in range(0, len(texts), 2_000):
             tokens = tokenizer(texts[window : window + 2_000], truncation=True, max_length=max_tokens)["input_ids"]

@@ -59,8 +59,10 @@ def scores_of_counts(tp, fp, fn, tn) -> dict:
 
 def intervals(labels, predictions, seed: int, draws: int = 10_000) -> dict:
     """Return a 95 % interval (low, high) for each score: Wilson's for accuracy, the percentile bootstrap for the rest."""
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    n, right = len(labels), int((labels == predictions).sum())
+    labels = np.asarray(labels)
+    predictions = np.asarray(predictions)
+    n = len(labels)
+    right = int((labels == predictions).sum())
     cells = [((labels == a) & (predictions == b)).mean() for a, b in ((1, 1), (0, 1), (1, 0), (0, 0))]
     resampled = np.random.default_rng(seed).multinomial(n, cells, size=draws).T
     found = {k: tuple(np.percentile(v, [2.5, 97.5]).tolist()) for k, v in scores_of_counts(*resampled).items()}
@@ -75,7 +77,8 @@ def choose_keywords(texts, labels, classes: tuple[str, str]) -> list[list[str]]:
     if set(classes) <= KEYWORDS.keys():
         return [list(KEYWORDS[name]) for name in classes]
     counter = CountVectorizer(preprocessor=normalise, binary=True, min_df=2)
-    held, labels = counter.fit_transform(texts), np.asarray(labels)
+    held = counter.fit_transform(texts)
+    labels = np.asarray(labels)
     lead = np.asarray(held[labels == 1].mean(axis=0) - held[labels == 0].mean(axis=0)).ravel()
     order = np.argsort(lead, kind="stable")
     words = counter.get_feature_names_out()[order]

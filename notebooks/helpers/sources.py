@@ -172,7 +172,8 @@ def read(
     missing is null. `encoding` is that of text without a byte order mark; `pattern` picks a folder's files. SourceError
     says what cannot be read, and what to type for the parameter that named it.
     """
-    start, keys = 0, {}
+    start = 0
+    keys = {}
     for part in parts_of(path, parameter, encoding, pattern):
         with errors_told(parameter, part):
             for table in tables(part, columns, encoding, keys):
@@ -255,7 +256,8 @@ def tables(part: Part, columns: dict[str, str], encoding: str, keys: dict) -> It
         return
     with part.open() as stream:
         head = stream.peek(HEAD)
-        kind, encoding = kind_of(head, encoding), encoding_of(head, encoding)
+        kind = kind_of(head, encoding)
+        encoding = encoding_of(head, encoding)
         text = io.TextIOWrapper(stream, encoding, newline="") if kind in (Kind.CSV, Kind.JSON) else None
         if kind is Kind.CSV:
             yield from read_csv(text, head.decode(encoding, "ignore"), part, columns)
@@ -296,7 +298,8 @@ def require_columns(found: Iterable[str], columns: dict[str, str]) -> dict[str, 
 
 def as_asked(table: pa.Table, part: Part, columns: dict[str, str]) -> pa.Table:
     """Return the columns under our names and as text, null where they are not: a number is 1 and not 1.0."""
-    rows, made = len(table), {}
+    rows = len(table)
+    made = {}
     places = find_columns([*table.column_names, *part.partition], columns)
     for ours in columns:
         own = places.get(ours)
@@ -402,10 +405,12 @@ def read_parquet(part: Part, columns: dict[str, str]) -> Iterator[pa.Table]:
 
 def row_groups(about: pq.FileMetaData) -> list[list[int]]:
     """Return the numbers of a file's row groups in order, as many together as make up a table."""
-    parts, rows = [], ROWS
+    parts = []
+    rows = ROWS
     for group in range(about.num_row_groups):
         if rows >= ROWS:
-            parts, rows = [*parts, []], 0
+            parts = [*parts, []]
+            rows = 0
         parts[-1].append(group)
         rows += about.row_group(group).num_rows
     return parts

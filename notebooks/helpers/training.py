@@ -252,7 +252,8 @@ def training_key(trainer: Trainer, recipe: Callable) -> str:
 
     As for a notebook, code counts without its comments, and the machine it runs on does not.
     """
-    model, digest = trainer.model, hashlib.sha256()
+    model = trainer.model
+    digest = hashlib.sha256()
     for name, weight in model.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
