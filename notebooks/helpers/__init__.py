@@ -11,7 +11,7 @@ class CheckFailed(Exception):
     """What a notebook claims, or what its data must fulfil, does not hold; the text says what was found."""
 
 
-def check(condition, message: str) -> None:
+def check(condition: object, message: str) -> None:
     """Raise CheckFailed with the message unless the condition holds: an assert that no setting of Python switches off."""
     if not condition:
         raise CheckFailed(message)

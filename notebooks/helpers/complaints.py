@@ -63,7 +63,7 @@ def select(
         del conditions["were sent to the company"]
     left = dict.fromkeys(["are in the source", *conditions], 0)
     kept = []
-    seen = defaultdict(Counter)
+    seen: defaultdict[str, Counter] = defaultdict(Counter)
     for rows in parts:
         left["are in the source"] += len(rows)
         for name, condition in conditions.items():
@@ -213,7 +213,7 @@ def normalise(text: str) -> str:
 
 def words_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the words of all texts in a row, as numbers, and where each text begins, and the last one ends."""
-    number = defaultdict()
+    number: defaultdict[str, int] = defaultdict()
     number.default_factory = number.__len__  # a new word gets the next number
     words = array.array("i")
     starts = [0]
@@ -331,7 +331,7 @@ def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
     }
 
 
-def mask_words(texts, words: list[str]) -> list[str]:
+def mask_words(texts: Iterable[str], words: list[str]) -> list[str]:
     """Return the texts with every occurrence of the words, in any case, replaced by a line."""
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
     return [pattern.sub("____", text) for text in texts]

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from numpy.typing import ArrayLike
 
 from helpers.scores import CARD, predicted
 
@@ -16,7 +17,9 @@ def set_style() -> None:
     )
 
 
-def draw_confusion(labels, predictions, classes: tuple[str, str], title: str, axes: plt.Axes) -> None:
+def draw_confusion(
+    labels: ArrayLike, predictions: ArrayLike, classes: tuple[str, ...], title: str, axes: plt.Axes
+) -> None:
     """Draw the 2 × 2 confusion matrix, true class by row and predicted class by column, with counts in the cells."""
     short = ["Card" if name == CARD else name for name in classes]
     table = pd.crosstab(np.asarray(labels, int), np.asarray(predictions, int)).reindex(
@@ -66,7 +69,7 @@ def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
     axes.xaxis.set_minor_formatter("")
 
 
-def draw_confidence(labels, probability: dict, left: plt.Axes, right: plt.Axes) -> None:
+def draw_confidence(labels: np.ndarray, probability: dict[str, np.ndarray], left: plt.Axes, right: plt.Axes) -> None:
     """Draw, for {model: probability of class 1}, accuracy by confidence, and accuracy by the share of letters routed."""
     shares = np.arange(1, len(labels) + 1) / len(labels)
     for name, values in probability.items():

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -89,7 +90,7 @@ def megabytes(folder: Path, pattern: str = "*") -> float:
     return sum(file.stat().st_size for file in folder.glob(pattern)) / MB
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Return the value as JSON can hold it: numpy's numbers and arrays as Python's, tuples as lists, missing as None."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, dict):
@@ -109,16 +110,16 @@ def code_of(source: str) -> str:
     except SyntaxError:
         return source
     for node in ast.walk(tree):
-        has_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if has_docstring and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:  # type: ignore[arg-type]
+            del node.body[0]  # type: ignore[attr-defined]
     return ast.dump(tree)
 
 
 def modules_of(sources: Iterable[str], folder: Path) -> dict[str, str]:
     """Return {path under the folder: code_of its text} of the folder's modules that the sources import, and those import."""
     waiting = list(sources)
-    found = {}
+    found: dict[str, str] = {}
     while waiting:
         for name in imported_by(waiting.pop()):
             path = folder / name.replace(".", "/")

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
@@ -43,7 +44,7 @@ def check_hub(repository: str, revision: str, kind: str, parameter: str = "DATAS
     failure = [f"no answer within {HUB_SECONDS} s"]  # until there is one
     headers = {name: value for name, value in build_hf_headers().items() if name == "authorization"}
 
-    def ask():
+    def ask() -> None:
         try:
             where = f"{endpoint}/api/{kind}s/{repository}/revision/{revision}"
             urllib.request.urlopen(urllib.request.Request(where, headers=headers)).close()
@@ -124,7 +125,12 @@ def hub_snapshot(
     ConnectionError gives the cause and the ways out, for the parameter that names the repository, when the hub does not
     answer, stops to answer, or must not be asked (HF_HUB_OFFLINE).
     """
-    wanted = {"repo_id": repository, "revision": revision, "repo_type": kind, "allow_patterns": list(patterns)}
+    wanted: dict[str, Any] = {
+        "repo_id": repository,
+        "revision": revision,
+        "repo_type": kind,
+        "allow_patterns": list(patterns),
+    }
     folder, lacking = in_cache(wanted)
     if folder and not lacking:
         return folder
@@ -133,14 +139,14 @@ def hub_snapshot(
         raise hub_error(repository, revision, parameter, cause)
     check_hub(repository, revision, kind, parameter)
     heard = [time.monotonic()]
-    outcome = [f"nothing came for {HUB_SILENCE} s"]
+    outcome: list[Path | str] = [f"nothing came for {HUB_SILENCE} s"]
 
     class Listening(tqdm):
-        def update(self, n=1):
+        def update(self, n: float | None = 1) -> bool | None:
             heard[0] = time.monotonic()
             return super().update(n)
 
-    def download():
+    def download() -> None:
         try:
             outcome[:] = [Path(snapshot_download(**wanted, tqdm_class=Listening))]
         except Exception as error:

@@ -13,8 +13,9 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
@@ -118,17 +119,17 @@ def pins() -> dict[str, str]:
     return {THREADS: PINS[THREADS]}
 
 
-def numerics(computing: Computing | None) -> dict:
+def numerics(computing: Computing | None) -> dict[str, str | int]:
     """Return what numbers may depend on beside code, data and versions: device, precision, instructions, threads, pins.
 
     Without a Computing (a notebook that runs no model) these are the pins alone.
     """
-    pinned = {name: os.environ[name] for name in PINS if name in os.environ and name != THREADS}
+    pinned: dict[str, str | int] = {name: os.environ[name] for name in PINS if name in os.environ and name != THREADS}
     if computing is None:
         return pinned
     import torch
 
-    found = {"precision": computing.precision_name}
+    found: dict[str, str | int] = {"precision": computing.precision_name}
     if computing.device.type == "cuda":
         return {"device": torch.cuda.get_device_name(), **found}
     found |= {"instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
@@ -148,26 +149,26 @@ def peak_memory_mb() -> dict:
         import resource  # not on Windows
 
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MB if sys.platform == "darwin" else 2**10)
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     cuda = torch.cuda.max_memory_allocated() / MB if torch and torch.cuda.is_available() else None
     return {"host": round(host), "cuda": cuda and round(cuda)}
 
 
 @contextlib.contextmanager
-def measured():
+def measured() -> Iterator[dict]:
     """Yield a dict that holds, once the block has ended, its `seconds` and its `memory_mb`: {"host": …, "cuda": … or None}.
 
     `host` is the most memory that the whole process took meanwhile, looked at fifty times a second; `cuda` is what torch
     allocated at most. Both are in MB.
     """
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     process = psutil.Process()
     over = threading.Event()
     cuda = torch is not None and torch.cuda.is_available()
-    found = {}
+    found: dict[str, Any] = {}
     seen = [process.memory_info().rss]
 
-    def look():
+    def look() -> None:
         while not over.wait(0.02):
             seen.append(max(seen.pop(), process.memory_info().rss))
 

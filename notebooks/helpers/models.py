@@ -3,7 +3,9 @@
 The DistilBERT loader and `predict` are taught in 03, the GPT-2 loaders in 04 and 05.
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import bitsandbytes as bnb
 import numpy as np
@@ -16,6 +18,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     set_seed,
 )
 from transformers.pytorch_utils import Conv1D
@@ -40,7 +44,7 @@ def draw_head(seed: int, *layers: torch.nn.Linear) -> None:
             torch.nn.init.zeros_(layer.bias)
 
 
-def load_distilbert(checkpoint: str, labels: tuple[str, str], seed: int):
+def load_distilbert(checkpoint: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
     """Return a pretrained DistilBERT with a new, seeded two-class head, its dropout in the frozen body switched off."""
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
@@ -57,7 +61,7 @@ def load_distilbert(checkpoint: str, labels: tuple[str, str], seed: int):
     return model
 
 
-def load_gpt2_tokenizer(checkpoint: str):
+def load_gpt2_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
     """Return GPT-2's tokenizer with a pad token (the end-of-text token serves) and padding on the right."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.pad_token = tokenizer.eos_token
@@ -65,7 +69,13 @@ def load_gpt2_tokenizer(checkpoint: str):
     return tokenizer
 
 
-def load_gpt2(checkpoint: str, labels: tuple[str, str], seed: int, pad_token_id: int | None, quantization_config=None):
+def load_gpt2(
+    checkpoint: str,
+    labels: tuple[str, ...],
+    seed: int,
+    pad_token_id: int | None,
+    quantization_config: BitsAndBytesConfig | None = None,
+) -> PreTrainedModel:
     """Return a pretrained GPT-2 with a new, seeded two-class head; its body is in four bits if a config says so."""
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
@@ -86,7 +96,9 @@ def load_gpt2(checkpoint: str, labels: tuple[str, str], seed: int, pad_token_id:
     return model
 
 
-def load_gpt2_in_4_bits(checkpoint: str, labels: tuple[str, str], seed: int, pad_token_id: int, precision: torch.dtype):
+def load_gpt2_in_4_bits(
+    checkpoint: str, labels: tuple[str, ...], seed: int, pad_token_id: int, precision: torch.dtype
+) -> PreTrainedModel:
     """Return notebook 04's GPT-2 with the matrices of its blocks in NF4, which its layers restore to the precision given."""
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -103,7 +115,9 @@ def load_gpt2_in_4_bits(checkpoint: str, labels: tuple[str, str], seed: int, pad
     return model
 
 
-def load_base(record: dict, labels: tuple[str, str], seed: int) -> tuple:
+def load_base(
+    record: Mapping[str, Any], labels: tuple[str, ...], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the base model that a training's record names, its head drawn anew with the seed, and its tokenizer.
 
     The record's `model` is distilbert or gpt2, `checkpoint` and `revision` say where it lies, `bits` how it is stored: with 4
@@ -144,13 +158,19 @@ def gpt2_adapter(rank: int, alpha: int, dropout: float, bits: int = 32) -> LoraC
     )
 
 
-def tokenise(table: pd.DataFrame, tokenizer, max_tokens: int) -> Dataset:
+def tokenise(table: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
     """Return the texts as token ids cut at max_tokens, with their attention masks and labels, not yet padded."""
     tokens = tokenizer(table["text"].tolist(), truncation=True, max_length=max_tokens)
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
 
-def predict(model, tokenizer, texts, max_tokens: int, computing: Computing) -> np.ndarray:
+def predict(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    max_tokens: int,
+    computing: Computing,
+) -> np.ndarray:
     """Return each text's probability of class 1, shape (texts,).
 
     A window of texts at a time is tokenised, which keeps the memory small, and read from long to short, so little is padded.
@@ -173,7 +193,7 @@ def predict(model, tokenizer, texts, max_tokens: int, computing: Computing) -> n
     return probabilities
 
 
-def count_parameters(model) -> pd.Series:
+def count_parameters(model: torch.nn.Module) -> pd.Series:
     """Return how many weights there are and how many are trained, by part; 4-bit weights count in full.
 
     peft keeps an unused copy of a head that is trained, under `original_module`; it is left out.
@@ -190,7 +210,7 @@ def count_parameters(model) -> pd.Series:
     return pd.Series(counts)
 
 
-def save_trained(model, folder: Path) -> None:
+def save_trained(model: torch.nn.Module, folder: Path) -> None:
     """Save what was trained of the model into the folder: its adapter with the head, or plain weights."""
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, save_embedding_layers=False)
@@ -198,7 +218,7 @@ def save_trained(model, folder: Path) -> None:
         save_file({name: w for name, w in model.named_parameters() if w.requires_grad}, folder / WEIGHTS)
 
 
-def save_and_reload(model, fresh, folder: Path) -> tuple:
+def save_and_reload(model: torch.nn.Module, fresh: PreTrainedModel, folder: Path) -> tuple[float, torch.nn.Module]:
     """Save what was trained into the folder, whole or not at all.
 
     Return the size on disk in MB and the model as it comes back from the folder onto the fresh base.
@@ -207,7 +227,7 @@ def save_and_reload(model, fresh, folder: Path) -> tuple:
     return megabytes(folder), with_weights(fresh, folder)
 
 
-def with_weights(fresh, folder: Path):
+def with_weights(fresh: PreTrainedModel, folder: Path) -> torch.nn.Module:
     """Return the fresh base with what save_and_reload has saved put on it: an adapter with its head, or plain weights."""
     if not (folder / WEIGHTS).exists():
         config = PeftConfig.from_pretrained(folder)
@@ -220,7 +240,7 @@ def with_weights(fresh, folder: Path):
     return fresh
 
 
-def megabytes_by_part(model) -> pd.Series:
+def megabytes_by_part(model: torch.nn.Module) -> pd.Series:
     """Return the size in MB of a GPT-2's embeddings, block matrices (their scales included), the blocks' rest, and head."""
     sizes = dict.fromkeys(["embeddings", "blocks: matrices", "norms and biases", "head"], 0)
     for name, weight in model.named_parameters():

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -48,7 +48,7 @@ def filter_known_warnings() -> None:
 class Run:
     """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
 
-    def __init__(self, notebook: str, page: dict):
+    def __init__(self, notebook: str, page: dict[str, Any]):
         """Take the parameters from the notebook's globals(), and set the figures' one style."""
         filter_known_warnings()
         settle()
@@ -63,8 +63,8 @@ class Run:
 
     def made_from(self, data: str, *models: str) -> None:
         """Note which data and models this run's numbers come from, and print it with the values, mini said as mini."""
-        self.sources = {"data": short_name(data), "models": [short_name(model) for model in models]}
-        names = [self.sources["data"], *self.sources["models"]]
+        names = [short_name(source) for source in (data, *models)]
+        self.sources = {"data": names[0], "models": names[1:]}
         self.mini = any(map(is_mini, names))
         if self.mini:
             letters = "written by a program in the style of complaints" if is_mini(names[0]) else "real complaints"
@@ -139,7 +139,7 @@ class Run:
         display(figure, metadata={"image/png": {"alt": alt}})
         plt.close(figure)
 
-    def save_result(self, **content) -> None:
+    def save_result(self, **content: Any) -> None:
         """Write results/<notebook>.json: what was run, on what, at which cost, and the content given."""
         result = {
             "notebook": self.notebook,
@@ -166,6 +166,8 @@ class Run:
         """
         from helpers.hub import find_model  # for the notebooks that train
 
+        computing = self.computing
+        assert computing is not None
         checkpoint = find_model(record["checkpoint"], record["revision"], record["model"])
         history = training.history
         seconds = history["seconds"].sum()  # of all epochs, in whichever run that was
@@ -181,7 +183,7 @@ class Run:
         self.trainings.append(
             record
             | {"seed": self.parameters["SEED"], "draw": 0, "train_rows": training.texts // len(history)}
-            | {"device": self.computing.device.type, "precision": self.computing.precision_name}
+            | {"device": computing.device.type, "precision": computing.precision_name}
             | costs
             | {"curve": history.reset_index().to_dict("list"), "validation_probability": training.probability}
         )

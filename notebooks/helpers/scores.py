@@ -1,12 +1,15 @@
 """What judges the models: scores, intervals and floors (taught in 02), tests and calibration (taught in 06)."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -22,7 +25,7 @@ KEYWORDS = {
 }
 
 
-def score(labels, predictions) -> dict:
+def score(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
     """Return accuracy, precision, recall, f1 and macro_f1 of the predicted ids, each 0 to 1."""
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predictions, average="binary", pos_label=1, zero_division=0.0
@@ -36,15 +39,15 @@ def score(labels, predictions) -> dict:
     }
 
 
-def predicted(probability) -> np.ndarray:
+def predicted(probability: ArrayLike) -> np.ndarray:
     """Return the predicted ids: 1 where the probability of class 1 is at least one half, else 0."""
     return (np.asarray(probability) >= 0.5).astype(int)
 
 
-def scores_of_counts(tp, fp, fn, tn) -> dict:
+def scores_of_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> dict[str, np.ndarray]:
     """Return the same five scores from counts of outcomes; the counts may be arrays, one entry a resample."""
 
-    def ratio(part, whole):
+    def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
 
     f1, f1_other = ratio(2.0 * tp, 2 * tp + fp + fn), ratio(2.0 * tn, 2 * tn + fp + fn)
@@ -57,7 +60,9 @@ def scores_of_counts(tp, fp, fn, tn) -> dict:
     }
 
 
-def intervals(labels, predictions, seed: int, draws: int = 10_000) -> dict:
+def intervals(
+    labels: ArrayLike, predictions: ArrayLike, seed: int, draws: int = 10_000
+) -> dict[str, tuple[float, float]]:
     """Return a 95 % interval (low, high) for each score: Wilson's for accuracy, the percentile bootstrap for the rest."""
     labels = np.asarray(labels)
     predictions = np.asarray(predictions)
@@ -69,7 +74,7 @@ def intervals(labels, predictions, seed: int, draws: int = 10_000) -> dict:
     return found | {"accuracy": proportion_confint(right, n, method="wilson")}
 
 
-def choose_keywords(texts, labels, classes: tuple[str, str]) -> list[list[str]]:
+def choose_keywords(texts: Sequence[str], labels: ArrayLike, classes: tuple[str, ...]) -> list[list[str]]:
     """Return the words that speak for class 0, and those for class 1.
 
     For mortgages and cards they are ours. For other classes they are the ten of each that most more texts of it hold.
@@ -85,20 +90,22 @@ def choose_keywords(texts, labels, classes: tuple[str, str]) -> list[list[str]]:
     return [words[lead[order] < 0][:10].tolist(), words[lead[order] > 0][:-11:-1].tolist()]
 
 
-def keyword_rule(texts, keywords: list[list[str]]) -> np.ndarray:
+def keyword_rule(texts: Sequence[str], keywords: list[list[str]]) -> np.ndarray:
     """Return the probability of class 1 by counting keywords: 1 where those of class 1 lead, 0 where not, ½ at a tie."""
     words = [normalise(text).split() for text in texts]
     lead = [sum(w in keywords[1] for w in ws) - sum(w in keywords[0] for w in ws) for ws in words]
     return (np.sign(lead) + 1) / 2
 
 
-def linear_model(texts, labels):
+def linear_model(texts: Sequence[str], labels: ArrayLike) -> Pipeline:
     """Return a fitted TF-IDF over single words and pairs with a logistic regression on top."""
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     return make_pipeline(words, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
 
 
-def require_comparable(results: dict, data_sha256: dict, mini: bool, labels: tuple[str, str]) -> None:
+def require_comparable(
+    results: dict[str, dict], data_sha256: dict[str, str], mini: bool, labels: tuple[str, ...]
+) -> None:
     """Raise ValueError unless all results come from the same texts, labels, scale and precision."""
     precisions = {stage: result["numerics"].get("precision") for stage, result in results.items() if result["models"]}
     for stage, result in results.items():
@@ -148,7 +155,9 @@ def cost_of(scoring: dict, record: dict | None) -> dict:
     )
 
 
-def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
+def paired_test(
+    labels: Sequence[int], one: ArrayLike, other: ArrayLike, seed: int, draws: int = 10_000
+) -> dict[str, float]:
     """Return the difference in accuracy (one minus other), its 95 % bootstrap interval, and McNemar's exact p."""
     one_right = np.asarray(one) == np.asarray(labels)
     other_right = np.asarray(other) == np.asarray(labels)
@@ -163,7 +172,7 @@ def paired_test(labels, one, other, seed: int, draws: int = 10_000) -> dict:
     return {name: float(value) for name, value in found.items()}
 
 
-def calibration_error(labels, probability, bins: int = 10) -> float:
+def calibration_error(labels: ArrayLike, probability: np.ndarray, bins: int = 10) -> float:
     """Return the expected calibration error, 0 to 1, over equal bins of the confidence in the answer."""
     sure = np.maximum(probability, 1 - probability)
     right = predicted(probability) == labels
@@ -172,15 +181,15 @@ def calibration_error(labels, probability, bins: int = 10) -> float:
     return float(sum(gaps))
 
 
-def with_temperature(probability, temperature: float) -> np.ndarray:
+def with_temperature(probability: ArrayLike, temperature: float) -> np.ndarray:
     """Return the probabilities after their logits are divided by the temperature."""
     return expit(logit(np.clip(probability, 1e-6, 1 - 1e-6)) / temperature)
 
 
-def best_temperature(labels, probability) -> float:
+def best_temperature(labels: ArrayLike, probability: ArrayLike) -> float:
     """Return the temperature from 1/20 to 20 at which the probabilities fit the labels best, by log loss."""
 
-    def loss(log_temperature):
+    def loss(log_temperature: float) -> float:
         return log_loss(labels, with_temperature(probability, np.exp(log_temperature)))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))

@@ -10,12 +10,13 @@ import re
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 from urllib.parse import unquote
 
 import ijson
@@ -70,7 +71,15 @@ READ = (
     "a folder of these or of save_to_disk"
 )
 
-UNREADABLE = (pa.ArrowException, csv.Error, ijson.JSONError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+UNREADABLE: tuple[type[Exception], ...] = (
+    pa.ArrowException,
+    csv.Error,
+    ijson.JSONError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+)
 
 UNREADABLE += (UnicodeError, RuntimeError)  # the latter is zipfile's for a password, or a packing that it does not know
 
@@ -147,7 +156,7 @@ class Part:
     def open(self) -> Iterator[io.BufferedReader]:
         """Yield its bytes, unpacked."""
         with contextlib.ExitStack() as stack:
-            stream = stack.enter_context(self.file.open("rb"))
+            stream: Any = stack.enter_context(self.file.open("rb"))
             if self.member:
                 stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(stream)).open(self.member))
             codec = CODECS.get(kind_of(stream.peek(4)[:4]))
@@ -173,7 +182,7 @@ def read(
     says what cannot be read, and what to type for the parameter that named it.
     """
     start = 0
-    keys = {}
+    keys: dict[str, None] = {}
     for part in parts_of(path, parameter, encoding, pattern):
         with errors_told(parameter, part):
             for table in tables(part, columns, encoding, keys):
@@ -243,13 +252,13 @@ def members_of(file: Path) -> list[str]:
     return [str(member) for member in members]
 
 
-def usable(names: list[PurePath]) -> list[PurePath]:
+def usable(names: Sequence[PurePath]) -> list[PurePath]:
     """Return those that are neither hidden nor bookkeeping (_SUCCESS, __MACOSX); with a known ending, if any has one."""
     plain = [name for name in names if not any(part.startswith((".", "_")) for part in name.parts)]
     return [name for name in plain if name.suffix.lower() in DATA_ENDINGS] or plain
 
 
-def tables(part: Part, columns: dict[str, str], encoding: str, keys: dict) -> Iterator[pa.Table]:
+def tables(part: Part, columns: dict[str, str], encoding: str, keys: dict[str, None]) -> Iterator[pa.Table]:
     """Yield a part's columns; the keys of JSON objects are added to `keys`."""
     if part.file.is_dir():
         yield from read_saved(part.file, columns)
@@ -258,13 +267,13 @@ def tables(part: Part, columns: dict[str, str], encoding: str, keys: dict) -> It
         head = stream.peek(HEAD)
         kind = kind_of(head, encoding)
         encoding = encoding_of(head, encoding)
-        text = io.TextIOWrapper(stream, encoding, newline="") if kind in (Kind.CSV, Kind.JSON) else None
         if kind is Kind.CSV:
+            text = io.TextIOWrapper(stream, encoding, newline="")
             yield from read_csv(text, head.decode(encoding, "ignore"), part, columns)
         elif kind is Kind.JSON:
             with part.open() as first:
                 where = place_of_rows(AsUtf8(io.TextIOWrapper(first, encoding)))
-            yield from read_json(AsUtf8(text), where, part, columns, keys)
+            yield from read_json(AsUtf8(io.TextIOWrapper(stream, encoding, newline="")), where, part, columns, keys)
         elif kind is Kind.PARQUET and isinstance(stream.raw, io.BufferedReader):  # the file itself, not packed
             yield from read_parquet(part, columns)
         elif kind is Kind.UNKNOWN:
@@ -281,14 +290,14 @@ def key_of(column: str) -> str:
     return SAME.get(key, key)
 
 
-def find_columns(found: Iterable[str], columns: dict[str, str]) -> dict[str, str]:
+def find_columns(found: Collection[str], columns: dict[str, str]) -> dict[str, str]:
     """Return {our name: the source's own} of the columns that are among those found."""
     own = {key_of(name): name for name in reversed(list(found))} | {name: name for name in found}
     places = {ours: own.get(name, own.get(key_of(name))) for ours, name in columns.items()}
     return {ours: name for ours, name in places.items() if name is not None}
 
 
-def require_columns(found: Iterable[str], columns: dict[str, str]) -> dict[str, str]:
+def require_columns(found: Collection[str], columns: dict[str, str]) -> dict[str, str]:
     """Return {our name: the source's own} of all columns; Unusable names those that lack, and what was found."""
     places = find_columns(found, columns)
     if lacking := [name for ours, name in columns.items() if ours not in places]:
@@ -302,7 +311,7 @@ def as_asked(table: pa.Table, part: Part, columns: dict[str, str]) -> pa.Table:
     made = {}
     places = find_columns([*table.column_names, *part.partition], columns)
     for ours in columns:
-        own = places.get(ours)
+        own = places.get(ours, "")
         values = table[own] if own in table.column_names else pa.array([part.partition.get(own)] * rows, pa.string())
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
@@ -354,7 +363,9 @@ def place_of_rows(stream: AsUtf8) -> str:
     return ""
 
 
-def read_json(stream: AsUtf8, where: str, part: Part, columns: dict[str, str], keys: dict) -> Iterator[pa.Table]:
+def read_json(
+    stream: AsUtf8, where: str, part: Part, columns: dict[str, str], keys: dict[str, None]
+) -> Iterator[pa.Table]:
     """Yield the columns of the objects that stand there, and add the objects' keys to `keys`."""
     found = ijson.items(stream, where, multiple_values=True, use_float=True)
     while rows := list(itertools.islice(found, ROWS)):
@@ -370,7 +381,7 @@ def read_json(stream: AsUtf8, where: str, part: Part, columns: dict[str, str], k
         yield as_asked(pa.table(texts or {"": pa.nulls(len(rows))}), part, columns)
 
 
-def plain_text(value) -> str | None:
+def plain_text(value: object) -> str | None:
     """Return a JSON value as text: a number as it is written, 1 and not 1.0."""
     if value is None or isinstance(value, str):
         return value
@@ -394,7 +405,7 @@ def read_parquet(part: Part, columns: dict[str, str]) -> Iterator[pa.Table]:
     found = about.schema.to_arrow_schema().names
     own = [name for name in require_columns([*found, *part.partition], columns).values() if name in found]
     with ThreadPoolExecutor(2) as pool:
-        ahead = deque()
+        ahead: deque[Callable[[], Iterable[pa.Table]]] = deque()
         for groups in row_groups(about):
             large = sum(about.row_group(group).num_rows for group in groups) > 10 * ROWS
             read = partial(read_large if large else read_groups, part.file, about, groups, own)
@@ -405,7 +416,7 @@ def read_parquet(part: Part, columns: dict[str, str]) -> Iterator[pa.Table]:
 
 def row_groups(about: pq.FileMetaData) -> list[list[int]]:
     """Return the numbers of a file's row groups in order, as many together as make up a table."""
-    parts = []
+    parts: list[list[int]] = []
     rows = ROWS
     for group in range(about.num_row_groups):
         if rows >= ROWS:

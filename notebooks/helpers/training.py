@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -21,8 +22,11 @@ from datasets import Features, Value
 from peft import PeftModel
 from transformers import (
     DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -66,13 +70,13 @@ def training_arguments(
 class ComplaintScores(evaluate.Metric):
     """The scores of every page as evaluate's metric, which the Trainer reports after each epoch; nothing is downloaded."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         features = Features({"predictions": Value("int64"), "references": Value("int64")})
         return evaluate.MetricInfo(
             description="the scores of every page", citation="", inputs_description="ids", features=features
         )
 
-    def _compute(self, predictions, references):
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         return score(references, predictions)
 
 
@@ -90,8 +94,8 @@ class Training:
 
 
 def fit(
-    model,
-    tokenizer,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
     train: pd.DataFrame,
     validation: pd.DataFrame,
     max_tokens: int,
@@ -192,7 +196,7 @@ def with_micro_batch(trainer: Trainer, micro_batch: int, sealing: TrainerCallbac
     )
 
 
-def mean_loss(outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
+def mean_loss(outputs: dict, labels: torch.Tensor, num_items_in_batch: int | None = None) -> torch.Tensor:
     """Return the cross entropy summed over these texts, divided by the number of texts of the whole step."""
     total = torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum")
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
@@ -204,15 +208,15 @@ class Sealing(TrainerCallback):
     def __init__(self, key: str):
         self.key = key
 
-    def on_train_begin(self, args, state, control, **_) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.since = time.perf_counter()
 
-    def on_evaluate(self, args, state, control, **_) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         now = time.perf_counter()
         state.log_history[-1] |= {"seconds": now - self.since, "micro_batch": args.per_device_train_batch_size}
         self.since = now
 
-    def on_save(self, args, state, control, **_) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_whole(checkpoint / "seal.json", json.dumps(seal(checkpoint, self.key), indent=1))
 
@@ -234,7 +238,7 @@ def last_whole_checkpoint(folder: Path, key: str) -> Path | None:
     All that cannot be gone on from is removed. Only what has passed here is loaded: the optimiser's state and the random
     generators' are pickles, but pickles of our own, byte for byte as sealed, and read with torch's weights_only.
     """
-    whole = []
+    whole: list[Path] = []
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name)):
         try:
             sealed = json.loads((checkpoint / "seal.json").read_text()) == seal(checkpoint, key)
