@@ -1,7 +1,7 @@
 """Two miniature models, a DistilBERT and a GPT-2, pretrained for real on narratives and saved in the layout of the hub.
 
 Seconds of pretraining cannot teach language, so three things make them count. The embeddings start as latent semantic
-vectors of the corpus (words that occur in the same letters lie close together; Deerwester et al. 1990). Each model learns
+vectors of the corpus (words that occur in the same texts lie close together; Deerwester et al. 1990). Each model learns
 its own task, to fill in masked words or to continue a text. And beside it, the vector that will later answer, that of
 [CLS] in DistilBERT and of the last token in GPT-2, learns to tell which words the text holds: nothing else would ever use it.
 """
@@ -72,7 +72,9 @@ def make_tokenizer(kind: str, narratives: list[str], recipe: Recipe) -> PreTrain
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.decoder = decoders.WordPiece()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        inner = [f"##{letter}" for letter in letters(tokenizer, narratives)]  # in a fixed order: else it follows a hash
+        inner = [
+            f"##{character}" for character in characters(tokenizer, narratives)
+        ]  # in a fixed order: else it follows a hash
         special["special_tokens"] = [*SPECIAL[kind], *inner]
         trainer = trainers.WordPieceTrainer(min_frequency=2, **special)
         names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL[kind]}
@@ -90,14 +92,14 @@ def make_tokenizer(kind: str, narratives: list[str], recipe: Recipe) -> PreTrain
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=recipe.positions, **names)
 
 
-def letters(tokenizer: Tokenizer, narratives: list[str]) -> list[str]:
+def characters(tokenizer: Tokenizer, narratives: list[str]) -> list[str]:
     """Return the characters of the normalised narratives, sorted."""
     normalised = "".join(tokenizer.normalizer.normalize_str(text) for text in narratives)
-    return sorted(letter for letter in set(normalised) if not letter.isspace())
+    return sorted(character for character in set(normalised) if not character.isspace())
 
 
 def plain_copy(trained: Tokenizer) -> Tokenizer:
-    """Return a tokenizer with the same word pieces, none of them special: `##e` in a letter is not the piece `##e`."""
+    """Return a tokenizer with the same word pieces, none of them special: `##e` in a text is not the piece `##e`."""
     tokenizer = Tokenizer(models.WordPiece(trained.get_vocab(with_added_tokens=True), unk_token="[UNK]"))
     tokenizer.normalizer = trained.normalizer
     tokenizer.decoder = trained.decoder
@@ -124,7 +126,7 @@ def make_model(kind: str, vocabulary: int, recipe: Recipe) -> torch.nn.Module:
 
 
 def blocks(narratives: list[str], tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> list[list[int]]:
-    """Return the narratives as token ids, the long ones cut into blocks that fit the model's positions."""
+    """Return the narratives as token ids, the long ones divided into blocks that fit the model's positions."""
     rows = tokenizer(narratives, truncation=True, max_length=recipe.positions, return_overflowing_tokens=True)
     return [ids for ids in rows["input_ids"] if len(ids) >= 16]
 
@@ -174,12 +176,12 @@ def losses(
     kind: str, model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """Return the model's own loss plus that of the gist: which words does the text hold, asked of the vector that answers."""
-    body = model.base_model
+    base = model.base_model
     special = len(SPECIAL[kind])
     if kind == "distilbert":
         hidden_from_view = (torch.rand(ids.shape) < MASKED) & (ids >= special)
         shown = torch.where(hidden_from_view, SPECIAL[kind].index("[MASK]"), ids)
-        states = body(input_ids=shown, attention_mask=mask).last_hidden_state
+        states = base(input_ids=shown, attention_mask=mask).last_hidden_state
 
         def guess(vectors: torch.Tensor) -> torch.Tensor:
             return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(vectors))))
@@ -187,7 +189,7 @@ def losses(
         own = F.cross_entropy(guess(states[hidden_from_view]), ids[hidden_from_view])
         answering = states[:, 0]
     else:
-        states = body(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = base(input_ids=ids, attention_mask=mask).last_hidden_state
         guess = model.lm_head
         continued = mask[:, 1:].bool() & (torch.rand(ids[:, 1:].shape) < PREDICTED)
         own = F.cross_entropy(guess(states[:, :-1][continued]), ids[:, 1:][continued])

@@ -33,7 +33,7 @@ def draw_confusion(
 
 def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
     """Draw one bar a model for the metric, coloured by the model's method, with its interval as a line at the end."""
-    methods = ("floor", "base", "lora", "qlora", "head", "full")
+    methods = ("baseline", "base", "lora", "qlora", "head", "full")
     colours = dict(zip(methods, sns.color_palette("colorblind"), strict=False)) | {"qlora_32bit": "0.5"}
     low, high = np.array([ranges[metric] for ranges in scores["intervals"]]).T
     error = np.clip([scores[metric] - low, high - scores[metric]], 0, None)
@@ -42,7 +42,7 @@ def draw_scores(scores: pd.DataFrame, metric: str, axes: plt.Axes) -> None:
 
 
 def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
-    """Draw the differences in accuracy of the same pairs on several sets of letters, {name of the set: its tests}."""
+    """Draw the differences in accuracy of the same pairs on several sets of texts, {name of the set: its tests}."""
     places = np.arange(len(next(iter(tests.values()))))
     for number, (label, found) in enumerate(tests.items()):
         shift = 0.24 * (number - (len(tests) - 1) / 2)
@@ -52,7 +52,7 @@ def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
     axes.set(xlabel="difference in accuracy, points, with 95 % interval")
     axes.set_yticks(places, found["one"] + " − " + found["other"])
     axes.invert_yaxis()
-    axes.legend(title="letters", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    axes.legend(title="texts", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
 
 def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
@@ -70,16 +70,18 @@ def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
 
 
 def draw_confidence(labels: np.ndarray, probability: dict[str, np.ndarray], left: plt.Axes, right: plt.Axes) -> None:
-    """Draw, for {model: probability of class 1}, accuracy by confidence, and accuracy by the share of letters routed."""
+    """Draw, for {model: probability of class 1}, accuracy by confidence, and accuracy by the share of complaints routed."""
     shares = np.arange(1, len(labels) + 1) / len(labels)
     for name, values in probability.items():
-        sure = np.maximum(values, 1 - values)
+        confidence = np.maximum(values, 1 - values)
         hit = predicted(values) == labels
-        group = pd.DataFrame({"sure": sure, "right": hit}).groupby(pd.qcut(sure, 4, duplicates="drop"), observed=True)
-        group.mean().plot(x="sure", y="right", marker="o", label=name, ax=left)
-        among = hit[np.argsort(-sure, kind="stable")].cumsum() / np.arange(1, len(labels) + 1)
+        group = pd.DataFrame({"confidence": confidence, "right": hit}).groupby(
+            pd.qcut(confidence, 4, duplicates="drop"), observed=True
+        )
+        group.mean().plot(x="confidence", y="right", marker="o", label=name, ax=left)
+        among = hit[np.argsort(-confidence, kind="stable")].cumsum() / np.arange(1, len(labels) + 1)
         right.plot(shares[shares >= 0.1], among[shares >= 0.1], label=name)
     left.plot([0.7, 1], [0.7, 1], color="grey", linestyle="--", label="calibrated")
-    left.set(xlabel="mean confidence of a quarter of the letters", ylabel="share of right answers")
-    right.set(xlabel="share of letters routed, surest first", ylabel="share of right answers among them")
+    left.set(xlabel="mean confidence of a quarter of the complaints", ylabel="share of correct predictions")
+    right.set(xlabel="share of complaints routed, most confident first", ylabel="share of correct predictions")
     left.legend(fontsize="small")

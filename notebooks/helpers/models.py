@@ -45,7 +45,7 @@ def draw_head(seed: int, *layers: torch.nn.Linear) -> None:
 
 
 def load_distilbert(checkpoint: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
-    """Return a pretrained DistilBERT with a new, seeded two-class head, its dropout in the frozen body switched off."""
+    """Return a pretrained DistilBERT with a new, seeded two-class head, the dropout of its frozen base model switched off."""
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
         use_safetensors=True,
@@ -76,7 +76,7 @@ def load_gpt2(
     pad_token_id: int | None,
     quantization_config: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel:
-    """Return a pretrained GPT-2 with a new, seeded two-class head; its body is in four bits if a config says so."""
+    """Return a pretrained GPT-2 with a new, seeded two-class head; its blocks' matrices are in 4 bits if a config says so."""
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
         use_safetensors=True,
@@ -108,7 +108,7 @@ def load_gpt2_in_4_bits(
         llm_int8_skip_modules=["score"],
     )
     model = load_gpt2(checkpoint, labels, seed, pad_token_id, quantization)
-    check(model.is_loaded_in_4bit, "the base model is not in four bits")
+    check(model.is_loaded_in_4bit, "the base model is not in 4 bits")
     for layer in model.modules():
         if isinstance(layer, bnb.nn.Linear4bit):
             layer.support_avx512bf16_for_cpu = False
@@ -159,7 +159,7 @@ def gpt2_adapter(rank: int, alpha: int, dropout: float, bits: int = 32) -> LoraC
 
 
 def tokenise(table: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
-    """Return the texts as token ids cut at max_tokens, with their attention masks and labels, not yet padded."""
+    """Return the texts as token ids truncated to max_tokens, with their attention masks and labels, not yet padded."""
     tokens = tokenizer(table["text"].tolist(), truncation=True, max_length=max_tokens)
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
@@ -198,14 +198,14 @@ def count_parameters(model: torch.nn.Module) -> pd.Series:
 
     peft keeps an unused copy of a head that is trained, under `original_module`; it is left out.
     """
-    counts = {"all": 0, "trained in the adapter": 0, "trained in the head": 0, "trained in the body": 0}
+    counts = {"all": 0, "trained in the adapter": 0, "trained in the head": 0, "trained in the base model": 0}
     for name, weight in model.named_parameters():
         if "original_module" in name:
             continue
         size = weight.quant_state.shape.numel() if getattr(weight, "quant_state", None) is not None else weight.numel()
         counts["all"] += size
         if weight.requires_grad:
-            part = "adapter" if "lora_" in name else "head" if "classifier" in name or "score" in name else "body"
+            part = "adapter" if "lora_" in name else "head" if "classifier" in name or "score" in name else "base model"
             counts[f"trained in the {part}"] += size
     return pd.Series(counts)
 
@@ -231,7 +231,9 @@ def with_weights(fresh: PreTrainedModel, folder: Path) -> torch.nn.Module:
     """Return the fresh base with what save_and_reload has saved put on it: an adapter with its head, or plain weights."""
     if not (folder / WEIGHTS).exists():
         config = PeftConfig.from_pretrained(folder)
-        config.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in fresh.modules())  # as the body is stored now
+        config.fan_in_fan_out = any(
+            isinstance(layer, Conv1D) for layer in fresh.modules()
+        )  # as the base model is stored now
         return PeftModel.from_pretrained(fresh, folder, config=config)
     trained = load_file(folder / WEIGHTS)
     unknown = fresh.load_state_dict(trained, strict=False).unexpected_keys

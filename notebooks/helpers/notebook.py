@@ -39,7 +39,7 @@ def filter_known_warnings() -> None:
     """Silence three messages, one by one; everything else is heard."""
     # bitsandbytes asks for an optional package of faster CPU kernels; the 4-bit numbers are the same without it.
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda r: "kernels-community" not in r.getMessage())
-    # each load reports that the head is new: the pages say so in words
+    # each load reports that the head is new: the notebooks say so in words
     logging.getLogger("transformers.modeling_utils").addFilter(lambda r: "LOAD REPORT" not in r.getMessage())
     # peft reads an attribute of transformers under its old name
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -48,15 +48,15 @@ def filter_known_warnings() -> None:
 class Run:
     """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
 
-    def __init__(self, notebook: str, page: dict[str, Any]):
+    def __init__(self, notebook: str, variables: dict[str, Any]):
         """Take the parameters from the notebook's globals(), and set the figures' one style."""
         filter_known_warnings()
         settle()
         set_style()
         self.notebook = notebook
-        self.parameters = {name: page[name] for name in PARAMETERS if name in page}
+        self.parameters = {name: variables[name] for name in PARAMETERS if name in variables}
         self.computing: Computing | None = None  # set by the notebooks that run a model
-        self.out = place(page["OUT"])
+        self.out = place(variables["OUT"])
         self.trainings: list[dict] = []
         self.data_sha256: dict[str, str] = {}
         self.started = time.perf_counter()
@@ -67,11 +67,13 @@ class Run:
         self.sources = {"data": names[0], "models": names[1:]}
         self.mini = any(map(is_mini, names))
         if self.mini:
-            letters = "written by a program in the style of complaints" if is_mini(names[0]) else "real complaints"
-            print("Outputs on this page come from a mini run: numbers that show how things work and no more.")
-            print(f"The letters are {letters}, the models miniatures.")
+            texts = "synthetic, written by a program" if is_mini(names[0]) else "real"
+            print(
+                "The outputs in this notebook come from the offline demo (--mini): they show how things work, not what full-size models reach."
+            )
+            print(f"The complaints are {texts}; the models are miniatures.")
         else:
-            print("Outputs on this page come from a full run.")
+            print("The outputs in this notebook come from a full run.")
         print(f"Data: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
         numbers = [f"{name} {value}" for name, value in self.parameters.items() if isinstance(value, int | float)]
         print(f"Values: {', '.join(numbers)}.")

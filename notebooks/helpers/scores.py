@@ -1,4 +1,4 @@
-"""What judges the models: scores, intervals and floors (taught in 02), tests and calibration (taught in 06)."""
+"""What judges the models: scores, intervals and baselines (taught in 02), tests and calibration (taught in 06)."""
 
 from collections.abc import Sequence
 
@@ -109,17 +109,17 @@ def require_comparable(
     """Raise ValueError unless all results come from the same texts, labels, scale and precision."""
     precisions = {stage: result["numerics"].get("precision") for stage, result in results.items() if result["models"]}
     for stage, result in results.items():
-        mend = f"run it again on the same data: python run_all.py --from {stage}"
+        fix = f"run it again on the same data: python run_all.py --from {stage}"
         for name, found in result["data_sha256"].items():
             if found != data_sha256.get(name, found):
                 raise ValueError(
-                    f"{stage} was made from another data/{name}.parquet than the one that is there: {mend}."
+                    f"{stage} was made from another data/{name}.parquet than the one that is there: {fix}."
                 )
         if tuple(result["labels"]) != labels:
-            raise ValueError(f"{stage} has the labels {result['labels']}, this page has {list(labels)}: {mend}.")
+            raise ValueError(f"{stage} has the labels {result['labels']}, this notebook has {list(labels)}: {fix}.")
         if result["models"] and result["mini"] != mini:
             raise ValueError(
-                f"{stage} is a {'mini' if result['mini'] else 'full'} result among others that are not: {mend}."
+                f"{stage} is a {'mini' if result['mini'] else 'full'} result among others that are not: {fix}."
             )
     if len(set(precisions.values())) > 1:
         raise ValueError(f"The models were trained in different precisions, {precisions}: pass one PRECISION to all.")
@@ -173,11 +173,13 @@ def paired_test(
 
 
 def calibration_error(labels: ArrayLike, probability: np.ndarray, bins: int = 10) -> float:
-    """Return the expected calibration error, 0 to 1, over equal bins of the confidence in the answer."""
-    sure = np.maximum(probability, 1 - probability)
+    """Return the expected calibration error, 0 to 1, over equal bins of the confidence in the prediction."""
+    confidence = np.maximum(probability, 1 - probability)
     right = predicted(probability) == labels
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = [abs(right[place == b].mean() - sure[place == b].mean()) * (place == b).mean() for b in np.unique(place)]
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(right[place == b].mean() - confidence[place == b].mean()) * (place == b).mean() for b in np.unique(place)
+    ]
     return float(sum(gaps))
 
 

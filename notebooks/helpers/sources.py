@@ -111,7 +111,7 @@ def is_local(source: str) -> bool:
 
 
 def short_name(source: str) -> str:
-    """Return how pages and results name a data set or model: a hub id as it is, a local path without folders and endings."""
+    """Return how notebooks and results name a data set or model: a hub id as it is, a local path without folders and endings."""
     if not is_local(source):
         return source
     name = Path(source).name

@@ -68,12 +68,12 @@ def training_arguments(
 
 
 class ComplaintScores(evaluate.Metric):
-    """The scores of every page as evaluate's metric, which the Trainer reports after each epoch; nothing is downloaded."""
+    """The scores of every notebook as evaluate's metric, which the Trainer reports after each epoch; nothing is downloaded."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = Features({"predictions": Value("int64"), "references": Value("int64")})
         return evaluate.MetricInfo(
-            description="the scores of every page", citation="", inputs_description="ids", features=features
+            description="the scores of every notebook", citation="", inputs_description="ids", features=features
         )
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
