@@ -235,7 +235,7 @@ def test_of_a_cache_with_a_hole_nothing_is_taken_for_whole_and_only_the_hole_is_
 SNAPSHOT = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from helpers.files import hub
+from helpers import hub
 try:
     if sys.argv[3]:
         print(hub.hub_snapshot(sys.argv[3], sys.argv[2], "dataset", [hub.data_pattern("has-text")]))
@@ -318,7 +318,7 @@ def test_a_token_that_the_hub_refuses_is_named_with_the_fix_and_a_good_one_is_us
 STALLED = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from helpers.files import hub
+from helpers import hub
 hub.HUB_SILENCE = 2
 started = time.monotonic()
 try:
@@ -348,6 +348,12 @@ def test_a_download_that_stalls_after_the_hub_has_answered_is_an_error_too(repos
 
 
 # --- no hub, or not the one that is asked for -------------------------------------------------------------------------
+
+
+def test_a_hub_that_does_not_answer_is_named_with_both_ways_out(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match=r"some/data.*--mini.*-p DATASET"):
+        check_hub("some/data", "abc", "dataset")
 
 
 @pytest.mark.parametrize("kind", ["refuses", "is silent"])

@@ -1,11 +1,13 @@
 """What a notebook computes on: the choice on machines that are not at hand, and what the environment may not change."""
 
 import os
+import time
 
+import numpy as np
 import pytest
 import torch
 
-from helpers.machine import Computing, choose_computing, numerics, settle
+from helpers.machine import Computing, choose_computing, measured, numerics, settle
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 CPUS = {  # what torch.cpu.get_capabilities says, in part; on the right whether bfloat16 is multiplied natively
@@ -90,3 +92,15 @@ def test_what_numbers_depend_on_is_recorded(monkeypatch):
     found = numerics(Computing(torch.device("cpu"), BF16))
     assert found["precision"] == "bfloat16" and found["threads"] == torch.get_num_threads()
     assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_what_a_block_costs_is_its_own_time_and_the_most_memory_meanwhile():
+    with measured() as before:
+        time.sleep(0.05)
+    with measured() as cost:
+        time.sleep(0.2)
+        large = np.ones(40_000_000)  # 305 MB
+        time.sleep(0.1)
+        del large
+    assert 0.05 <= before["seconds"] < 60 and 0.3 <= cost["seconds"] < 60
+    assert 250 < cost["memory_mb"]["host"] - before["memory_mb"]["host"] < 400

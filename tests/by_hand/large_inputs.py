@@ -98,7 +98,7 @@ def in_child(function: str, path: Path, goal: str) -> None:
 def main() -> None:
     """Run both halves, or the one that a parent asks for."""
     if len(sys.argv) > 1:
-        from helpers.files import peak_memory_mb
+        from helpers.machine import peak_memory_mb
 
         started = time.perf_counter()
         found = globals()[sys.argv[1]](sys.argv[2])
