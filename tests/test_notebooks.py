@@ -15,7 +15,7 @@ NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gp
 PAGES = [*NAMES, "controls"]  # an appendix
 SAME_EVERYWHERE = {"SEED": 42, "OUT": ".", "MAX_TOKENS": 512}
 TAUGHT = {  # functions that a page teaches and a module keeps for the other pages
-    "select", "normalise", "overlap", "choose_keywords", "keyword_rule", "linear_model", "draw_head", "load_distilbert", "predict", "tokenise", "training_arguments",
+    "select", "normalise", "overlap", "choose_keywords", "keyword_rule", "linear_model", "predicted", "distilbert_adapter", "gpt2_adapter", "draw_head", "load_distilbert", "predict", "tokenise", "training_arguments",
     "fit", "load_gpt2_tokenizer", "load_gpt2", "load_gpt2_in_4_bits", "paired_test", "calibration_error", "with_temperature",
     "best_temperature",
 }  # fmt: skip
@@ -167,7 +167,7 @@ def test_the_test_set_is_opened_in_06_only():
         name
         for name in PAGES
         if re.search(
-            r'read_table\("(test|unseen)"\)|(test|unseen)\.parquet"|"test", "unseen"\)\)',
+            r'read_table\("held_out"\)|held_out\.parquet"',
             "\n".join(code_lines(code_of(read(name)))),
         )
     ]
@@ -203,7 +203,7 @@ def test_it_is_committed_with_the_clean_outputs_of_one_run(notebook):
     assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert not [o for o in outputs if "<progress" in o.get("data", {}).get("text/html", "")]
-    assert "Outputs on this page come from a" in outputs[0].text and "Data: " in outputs[0].text
+    assert "The outputs in this notebook come from" in outputs[0].text and "Data: " in outputs[0].text
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert pictures and all(o.metadata["image/png"]["alt"] for o in pictures)
     assert (ROOT / f"notebooks/{name}.ipynb").stat().st_size < 1_000_000

@@ -30,8 +30,8 @@ PARAMETERS = (  # every name that a parameters cell may hold
     *("SEED", "OUT"),
 )
 
-HELD_OUT = ("test", "unseen")  # tables that no choice may look at
-JUDGES = ("06_comparing",)  # the notebooks that open them
+HELD_OUT = "held_out"  # the table that no choice may look at
+JUDGES = ("06_comparing",)  # the notebooks that open it
 SERIES = "RUN_ALL_SERIES"  # the variable that tells a run with a folder of its own where 01 and 02 keep theirs
 
 
@@ -100,7 +100,7 @@ class Run:
         CheckFailed when it is held out, and this notebook is none that may judge.
         """
         check(
-            name not in HELD_OUT or self.notebook in JUDGES,
+            name != HELD_OUT or self.notebook in JUDGES,
             f"{self.notebook} must not open data/{name}.parquet: held-out complaints are for {', '.join(JUDGES)} alone",
         )
         path = self.path(f"data/{name}.parquet")
