@@ -46,7 +46,7 @@ def draw_head(seed: int, *layers: torch.nn.Linear) -> None:
 
 
 def load_distilbert(checkpoint: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
-    """Return a pretrained DistilBERT with a new, seeded head for two classes, no dropout."""
+    """Return a pretrained DistilBERT, without dropout, with a new, seeded head."""
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
         use_safetensors=True,
@@ -77,7 +77,7 @@ def load_gpt2(
     pad_token_id: int | None,
     quantization_config: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel:
-    """Return a pretrained GPT-2 with a new, seeded head for two classes, no dropout.
+    """Return a pretrained GPT-2, without dropout, with a new, seeded head.
 
     Its blocks' matrices are in 4 bits if a config says so.
     """
@@ -156,7 +156,7 @@ def distilbert_adapter(rank: int, alpha: int, dropout: float) -> LoraConfig:
 
 
 def gpt2_adapter(rank: int, alpha: int, dropout: float, bits: int = 32) -> LoraConfig:
-    """Return the LoRA configuration for GPT-2, whose base model is stored in 32 or 4 bits."""
+    """Return the LoRA configuration for GPT-2, its base model stored in so many bits."""
     return LoraConfig(
         task_type="SEQ_CLS",
         r=rank,
@@ -183,8 +183,8 @@ def predict(
 ) -> np.ndarray:
     """Return each text's probability of class 1, shape (texts,).
 
-    A window of texts at a time is tokenised, which keeps the memory small, and read from
-    long to short, so that little is padded.
+    A window of texts at a time is tokenised, which keeps the memory small, and read
+    from long to short, so that little is padded.
     """
     device, precision = computing
     # a CPU is fastest where a batch fits into its caches

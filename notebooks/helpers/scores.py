@@ -40,7 +40,7 @@ def score(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
 
 
 def predicted(probability: ArrayLike) -> np.ndarray:
-    """Return the predicted ids: 1 where the probability of class 1 is one half or more."""
+    """Return the predicted ids: 1 from a probability of class 1 of one half on."""
     return (np.asarray(probability) >= 0.5).astype(int)
 
 
@@ -92,7 +92,7 @@ def choose_keywords(texts: Sequence[str], labels: ArrayLike, classes: tuple[str,
 
 
 def keyword_rule(texts: Sequence[str], keywords: list[list[str]]) -> np.ndarray:
-    """Return the probability of class 1: 1 where its keywords lead, 0 where not, else ½."""
+    """Return the probability of class 1: 1 where its keywords lead, ½ at a tie, or 0."""
     words = [normalise(text).split() for text in texts]
     lead = [sum(w in keywords[1] for w in ws) - sum(w in keywords[0] for w in ws) for ws in words]
     return (np.sign(lead) + 1) / 2
@@ -159,9 +159,9 @@ def cost_of(scoring: dict, record: dict | None) -> dict:
 def paired_test(
     labels: Sequence[int], one: ArrayLike, other: ArrayLike, seed: int, draws: int = 10_000
 ) -> dict[str, float]:
-    """Return the difference in accuracy, its 95 % bootstrap interval, McNemar's exact p.
+    """Return the difference in accuracy, its 95 % bootstrap interval, and McNemar's p.
 
-    The difference is one minus other; the draws are resamples of the texts.
+    It is one minus other, and p is exact; the draws are resamples of the texts.
     """
     one_right = np.asarray(one) == np.asarray(labels)
     other_right = np.asarray(other) == np.asarray(labels)
@@ -193,7 +193,7 @@ def with_temperature(probability: ArrayLike, temperature: float) -> np.ndarray:
 
 
 def best_temperature(labels: ArrayLike, probability: ArrayLike) -> float:
-    """Return the temperature, from 1/20 to 20, with the least log loss on the labels."""
+    """Return the temperature, 1/20 to 20, with the least log loss on the labels."""
 
     def loss(log_temperature: float) -> float:
         return log_loss(labels, with_temperature(probability, np.exp(log_temperature)))

@@ -40,7 +40,7 @@ from helpers.scores import score
 def training_arguments(
     folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int, computing: Computing
 ) -> TrainingArguments:
-    """Return every setting of a training, which leaves a checkpoint an epoch in the folder."""
+    """Return every setting of a training, which leaves a checkpoint an epoch."""
     return TrainingArguments(
         output_dir=str(folder),
         seed=seed,
