@@ -206,10 +206,10 @@ def show_results(times: dict[str, str], out: Path, pairs: list) -> None:
     """Print the result table, for a mini run with its own values how it compares with the published one, times, and the plot."""
     result = json.loads((out / "results/06_comparing.json").read_text(encoding="utf-8"))
     scores = ("accuracy", "precision", "recall", "f1")
-    print(f"\n{'model':18}{'kind':8}" + "".join(f"{score:>10}" for score in scores) + "   accuracy over seeds")
+    print(f"\n{'model':18}{'method':12}" + "".join(f"{score:>10}" for score in scores) + "   accuracy over seeds")
     for row in result["test"]:
         print(
-            f"{row['model']:18}{row['kind']:8}"
+            f"{row['model']:18}{row['method']:12}"
             + "".join(f"{row[score]:10.3f}" for score in scores)
             + f"   {readme.over_seeds(result, row['model'])}".rstrip()
         )

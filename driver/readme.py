@@ -37,7 +37,7 @@ def provenance(result: dict) -> str:
 def table(result: dict) -> str:
     """Return the test scores as a Markdown table, a row a model, accuracy with its 95 % interval and over its seeds."""
     lines = [
-        "| model | kind | accuracy (95 % interval) | accuracy over seeds | precision | recall | F1 | original study: accuracy, F1 |",
+        "| model | method | accuracy (95 % interval) | accuracy over seeds | precision | recall | F1 | original study: accuracy, F1 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in result["test"]:
@@ -46,7 +46,7 @@ def table(result: dict) -> str:
         quoted = f"{study[0]:.3f}, {study[3]:.3f}" if study else ""
         rest = " | ".join(f"{row[score]:.3f}" for score in SCORES[1:])
         lines.append(
-            f"| {row['model']} | {row['kind']} | {row['accuracy']:.3f} ({low:.3f} to {high:.3f}) | {over_seeds(result, row['model'])} | {rest} | {quoted} |"
+            f"| {row['model']} | {row['method']} | {row['accuracy']:.3f} ({low:.3f} to {high:.3f}) | {over_seeds(result, row['model'])} | {rest} | {quoted} |"
         )
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ STAGES = (
     Stage(
         "02_test_data",
         needs=("01_data",),
-        makes=("data/test.parquet", "data/unseen.parquet", "results/02_test_data.json", "plots/02_*.png"),
+        makes=("data/held_out.parquet", "results/02_test_data.json", "plots/02_*.png"),
     ),
     Stage(
         "03_distilbert_lora",

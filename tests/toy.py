@@ -37,7 +37,7 @@ PARAMETERS = {
 }
 MAKES = {
     "01_data": ["data/pool.parquet", "data/train.parquet", "results/01_data.json", "plots/01_a.png"],
-    "02_test_data": ["data/test.parquet", "data/unseen.parquet", "results/02_test_data.json", "plots/02_a.png"],
+    "02_test_data": ["data/held_out.parquet", "results/02_test_data.json", "plots/02_a.png"],
     "06_comparing": [
         "results/06_comparing.json",
         "results/predictions.parquet",

@@ -156,7 +156,7 @@ def distilbert_adapter(rank: int, alpha: int, dropout: float) -> LoraConfig:
 
 
 def gpt2_adapter(rank: int, alpha: int, dropout: float, bits: int = 32) -> LoraConfig:
-    """Return the LoRA configuration for GPT-2, its base model stored in so many bits."""
+    """Return the LoRA configuration for GPT-2, a base model stored in so many bits."""
     return LoraConfig(
         task_type="SEQ_CLS",
         r=rank,

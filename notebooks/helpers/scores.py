@@ -92,7 +92,7 @@ def choose_keywords(texts: Sequence[str], labels: ArrayLike, classes: tuple[str,
 
 
 def keyword_rule(texts: Sequence[str], keywords: list[list[str]]) -> np.ndarray:
-    """Return the probability of class 1: 1 where its keywords lead, ½ at a tie, or 0."""
+    """Return the probability of class 1: 1 where its keywords lead, ½ at a tie, 0."""
     words = [normalise(text).split() for text in texts]
     lead = [sum(w in keywords[1] for w in ws) - sum(w in keywords[0] for w in ws) for ws in words]
     return (np.sign(lead) + 1) / 2
