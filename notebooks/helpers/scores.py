@@ -146,8 +146,8 @@ def cost_of(scoring: dict, record: dict | None) -> dict:
         found
         | trained
         | {
-            "weights trained": sum(trained.values()),
-            "trained, MB": record["size_mb"],
+            "trainable parameters": sum(trained.values()),
+            "saved, MB": record["size_mb"],
             "training, s": record["train_seconds"],
             "training, texts/s": record["train_texts_per_second"],
             "training, MB host": record["train_memory_mb"]["host"],
