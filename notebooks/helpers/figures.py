@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
@@ -79,8 +80,8 @@ def draw_accuracy(scores: pd.DataFrame, runs: pd.Series, line: str, axes: plt.Ax
         if len(seeds) > 1:
             axes.plot(seeds, [place + 0.25] * len(seeds), ".", color=colour, markersize=5)
     axes.axvline(scores.loc[line, "accuracy"], linestyle="--", color="grey", linewidth=1)
-    axes.text(scores.loc[line, "accuracy"], -0.9, line, color="grey", ha="center", fontsize=9)
-    axes.set(xlim=(least, 1.0), ylim=(len(scores) - 0.5, -1.2))
+    axes.text(scores.loc[line, "accuracy"], -1.1, line, color="grey", ha="center", fontsize=9)
+    axes.set(xlim=(least, 1.0), ylim=(len(scores) - 0.5, -1.9))
     axes.set_yticks(range(len(scores)), scores.index)
 
 
@@ -100,18 +101,32 @@ def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
 
 def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
     """Draw each model's accuracy, with its interval and name, against a cost in a logarithm; the linear model is a line."""
-    chosen = scores.loc[cost.index]
+    chosen = scores.loc[cost.index].sort_values("accuracy")
     error = reach(chosen["accuracy"], chosen["intervals"].map(lambda each: each["accuracy"]))
-    for place, (name, value) in enumerate(cost.items()):
+    line = scores.loc["tfidf_logreg", "accuracy"]
+    axes.axhline(line, linestyle="--", color="grey", linewidth=1)
+    for place, (name, value) in enumerate(chosen["accuracy"].items()):
         colour = METHODS[chosen.loc[name, "method"]]
-        axes.errorbar(value, chosen.loc[name, "accuracy"], yerr=error[:, [place]], fmt="o", color=colour, capsize=3)
-        axes.annotate(name, (value, chosen.loc[name, "accuracy"]), (5, 4), textcoords="offset points", fontsize=8)
-    axes.axhline(scores.loc["tfidf_logreg", "accuracy"], linestyle="--", color="grey", linewidth=1)
+        axes.errorbar(cost[name], value, yerr=error[:, [place]], fmt="o", color=colour, capsize=3)
+        beside = (1.04, (place + 0.5) / (len(chosen) + 1))  # evenly, so that no name covers another
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4}
+        axes.annotate(
+            name, (cost[name], value), beside, textcoords="axes fraction", va="center", fontsize=9, arrowprops=leader
+        )
     axes.annotate(
-        "tfidf_logreg", (0.02, scores.loc["tfidf_logreg", "accuracy"]), (0, 3), xycoords=("axes fraction", "data"),
-        textcoords="offset points", fontsize=8, color="grey",
-    )  # fmt: skip
-    axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 2, cost.max() * 6))
+        "tfidf_logreg",
+        (1.0, line),
+        (1.04, 0.99),
+        textcoords="axes fraction",
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=9,
+        color="grey",
+        arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.7},
+    )
+    axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 2, cost.max() * 2))
+    if cost.max() < 100 * cost.min():
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter("")
 

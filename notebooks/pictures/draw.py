@@ -13,9 +13,17 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
-BLUE, ORANGE = to_rgb("#0173b2"), to_rgb("#de8f05")  # the first two of seaborn's palette "colorblind"
+BLUE, ORANGE = (
+    to_rgb("#0173b2"),
+    to_rgb("#de8f05"),
+)  # the first two of seaborn's palette "colorblind"
 WHITE, GREY, PALE, INK = to_rgb("white"), to_rgb("0.87"), to_rgb("0.76"), to_rgb("0.3")
-STYLE = {"font.family": "DejaVu Sans", "font.size": 12, "mathtext.fontset": "cm", "lines.linewidth": 1.4}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "mathtext.fontset": "cm",
+    "lines.linewidth": 1.4,
+}
 
 ADAPTED = {"out_lin", "lin1", "lin2", "c_attn", "c_proj", "c_fc"}
 HEAD = {"pre_classifier", "classifier", "score"}
@@ -47,47 +55,98 @@ def write(axes: plt.Axes, place: Point, text: str, **look: Any) -> None:
     axes.text(*place, text, **{"ha": "center", "va": "center", "zorder": 5} | look)
 
 
-def draw_cells(axes: plt.Axes, middle: Point, fills: np.ndarray, size: float = 0.2) -> None:
+def draw_cells(
+    axes: plt.Axes, middle: Point, fills: np.ndarray, size: float = 0.2
+) -> None:
     """Draw a matrix as cells of the given colours, shape (rows, columns, 3)."""
     rows, columns = fills.shape[:2]
     left, top = middle[0] - columns * size / 2, middle[1] + rows * size / 2
     for row, column in np.ndindex(rows, columns):
         corner = left + column * size, top - (row + 1) * size
-        axes.add_patch(Rectangle(corner, size, size, facecolor=fills[row, column], edgecolor="white", zorder=3))
+        axes.add_patch(
+            Rectangle(
+                corner,
+                size,
+                size,
+                facecolor=fills[row, column],
+                edgecolor="white",
+                zorder=3,
+            )
+        )
     corner, width, height = (left, top - rows * size), columns * size, rows * size
-    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=INK, linewidth=1.2, zorder=4))
+    axes.add_patch(
+        Rectangle(
+            corner, width, height, fill=False, edgecolor=INK, linewidth=1.2, zorder=4
+        )
+    )
 
 
 def draw_arrow(axes: plt.Axes, *points: Point) -> None:
     """Draw a line through the points that ends in an arrow head."""
     axes.plot(*zip(*points, strict=True), color=INK, solid_capstyle="butt", zorder=1)
-    shape = {"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
+    shape = {
+        "arrowstyle": "-|>",
+        "color": INK,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "mutation_scale": 14,
+    }
     axes.annotate("", points[-1], points[-2], arrowprops=shape, zorder=2)
 
 
 def draw_sum(axes: plt.Axes, middle: Point) -> None:
     """Draw a plus sign in a circle."""
-    axes.add_patch(Circle(middle, 0.14, facecolor="white", edgecolor=INK, linewidth=1.4, zorder=3))
+    axes.add_patch(
+        Circle(middle, 0.14, facecolor="white", edgecolor=INK, linewidth=1.4, zorder=3)
+    )
     (x, y), reach = middle, 0.07
     axes.plot([x - reach, x + reach], [y, y], color=INK, zorder=4)
     axes.plot([x, x], [y - reach, y + reach], color=INK, zorder=4)
 
 
-def draw_round(axes: plt.Axes, corner: Point, width: float, height: float, **look: Any) -> None:
+def draw_round(
+    axes: plt.Axes, corner: Point, width: float, height: float, **look: Any
+) -> None:
     """Draw a rectangle with round corners, its lower left corner given."""
-    axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.07", **look))
+    axes.add_patch(
+        FancyBboxPatch(
+            corner, width, height, boxstyle="round,pad=0,rounding_size=0.07", **look
+        )
+    )
 
 
 def draw_box(
-    axes: plt.Axes, middle: Point, text: str, fill: Colour = GREY, width: float = 2.0, adapter: bool = False
+    axes: plt.Axes,
+    middle: Point,
+    text: str,
+    fill: Colour = GREY,
+    width: float = 2.0,
+    adapter: bool = False,
 ) -> None:
     """Draw a part of a model as a box with its name; an adapter is a tag at its right end."""
     (x, y), height = middle, 0.34
-    draw_round(axes, (x - width / 2, y - height / 2), width, height, facecolor=fill, edgecolor=INK, zorder=3)
+    draw_round(
+        axes,
+        (x - width / 2, y - height / 2),
+        width,
+        height,
+        facecolor=fill,
+        edgecolor=INK,
+        zorder=3,
+    )
     if adapter:
         corner = x + width / 2 - 0.12, y - height / 2 - 0.04
-        axes.add_patch(Rectangle(corner, 0.2, height + 0.08, facecolor=ORANGE, edgecolor=INK, zorder=4))
-    write(axes, (x - 0.05 * adapter, y - 0.01), text, color="white" if fill == BLUE else "black")
+        axes.add_patch(
+            Rectangle(
+                corner, 0.2, height + 0.08, facecolor=ORANGE, edgecolor=INK, zorder=4
+            )
+        )
+    write(
+        axes,
+        (x - 0.05 * adapter, y - 0.01),
+        text,
+        color="white" if fill == BLUE else "black",
+    )
 
 
 def draw_lora() -> None:
@@ -139,27 +198,56 @@ def height(row: float) -> float:
     return 0.95 + 0.53 * row
 
 
-def draw_column(axes: plt.Axes, x: float, parts: dict[float, str], skips: dict[float, float]) -> None:
+def draw_column(
+    axes: plt.Axes, x: float, parts: dict[float, str], skips: dict[float, float]
+) -> None:
     """Draw a column of parts, {row: name}, with an arrow between neighbours and the paths that skip some, {from: to}."""
     rows = sorted(parts)
     for row, above in pairwise(rows):
-        draw_arrow(axes, (x, height(row) + 0.1), (x, height(above) - (0.14 if parts[above] == "+" else 0.17)))
+        draw_arrow(
+            axes,
+            (x, height(row) + 0.1),
+            (x, height(above) - (0.14 if parts[above] == "+" else 0.17)),
+        )
     for row, name in parts.items():
         if name == "+":
             draw_sum(axes, (x, height(row)))
         else:
-            fill = WHITE if name.endswith("attention") else BLUE if name in HEAD else GREY
-            draw_box(axes, (x, height(row)), name, fill, 3.15 if fill == WHITE else 2.0, name in ADAPTED)
+            fill = (
+                WHITE if name.endswith("attention") else BLUE if name in HEAD else GREY
+            )
+            draw_box(
+                axes,
+                (x, height(row)),
+                name,
+                fill,
+                3.15 if fill == WHITE else 2.0,
+                name in ADAPTED,
+            )
     for start, end in skips.items():
         left = x - 1.8
-        draw_arrow(axes, (x, height(start)), (left, height(start)), (left, height(end)), (x - 0.14, height(end)))
+        draw_arrow(
+            axes,
+            (x, height(start)),
+            (left, height(start)),
+            (left, height(end)),
+            (x - 0.14, height(end)),
+        )
 
 
 def draw_frame(axes: plt.Axes, x: float, title: str, blocks: int) -> None:
     """Draw what both models have: the title, the frame around a block, and the names of its halves."""
     write(axes, (x, height(13.1)), title, weight="bold", size=15)
     low, high = height(0.42), height(9.55)
-    draw_round(axes, (x - 2.05, low), 4.1, high - low, facecolor="0.965", edgecolor="0.6", zorder=0)
+    draw_round(
+        axes,
+        (x - 2.05, low),
+        4.1,
+        high - low,
+        facecolor="0.965",
+        edgecolor="0.6",
+        zorder=0,
+    )
     write(axes, (x + 1.6, height(9.05)), f"× {blocks}", weight="bold", size=15)
     write(axes, (x + 1.87, height(2.9)), "attention", rotation=90)
     write(axes, (x + 1.87, height(7.2)), "feed-forward", rotation=90)
@@ -181,10 +269,25 @@ def draw_blocks() -> None:
     x = 2.3
     draw_frame(axes, x, "DistilBERT", 6)
     for place, name in ((x - 1.08, "q_lin"), (x, "k_lin"), (x + 1.08, "v_lin")):
-        draw_arrow(axes, (x, height(-0.25)), (x, height(0.5)), (place, height(0.5)), (place, height(1) - 0.17))
+        draw_arrow(
+            axes,
+            (x, height(-0.25)),
+            (x, height(0.5)),
+            (place, height(0.5)),
+            (place, height(1) - 0.17),
+        )
         draw_box(axes, (place, height(1)), name, width=0.9, adapter=True)
         draw_arrow(axes, (place, height(1) + 0.17), (place, height(2) - 0.17))
-    parts = ["full attention", "out_lin", "+", "sa_layer_norm", "lin1", "lin2", "+", "output_layer_norm"]
+    parts = [
+        "full attention",
+        "out_lin",
+        "+",
+        "sa_layer_norm",
+        "lin1",
+        "lin2",
+        "+",
+        "output_layer_norm",
+    ]
     draw_column(axes, x, dict(enumerate(parts, 2)), {0.5: 4, 5.5: 8})
     draw_box(axes, (x, height(-0.25)), "embeddings")
     draw_column(axes, x, {11: "pre_classifier", 12: "classifier"}, {})
@@ -192,8 +295,21 @@ def draw_blocks() -> None:
     write(axes, (x - 0.97, height(10)), "[CLS]", ha="right")
     x = 6.7
     draw_frame(axes, x, "GPT-2", 12)
-    parts = ["ln_1", "c_attn", "causal attention", "c_proj", "+", "ln_2", "c_fc", "c_proj", "+", "ln_f"]
-    draw_column(axes, x, {-0.25: "embeddings"} | dict(enumerate(parts, 1)), {0.5: 5, 5.5: 9})
+    parts = [
+        "ln_1",
+        "c_attn",
+        "causal attention",
+        "c_proj",
+        "+",
+        "ln_2",
+        "c_fc",
+        "c_proj",
+        "+",
+        "ln_f",
+    ]
+    draw_column(
+        axes, x, {-0.25: "embeddings"} | dict(enumerate(parts, 1)), {0.5: 5, 5.5: 9}
+    )
     draw_column(axes, x, {12: "score"}, {})
     draw_tokens(axes, x, 11, 5)
     write(axes, (x + 0.97, height(11)), "last token", ha="left")
@@ -213,7 +329,14 @@ def draw_legend(axes: plt.Axes, meanings: list[tuple[float, Colour, str]]) -> No
         write(axes, (x + 0.3, 0.33), meaning, ha="left")
 
 
-def draw_matrix(axes: plt.Axes, left: float, top: float, tokens: list[str], sees: np.ndarray, read: int) -> None:
+def draw_matrix(
+    axes: plt.Axes,
+    left: float,
+    top: float,
+    tokens: list[str],
+    sees: np.ndarray,
+    read: int,
+) -> None:
     """Draw which token (a row) sees which (a column), and the row that the head reads in the head's colour."""
     size, count = 0.36, len(tokens)
     fills = np.where(sees[..., None], PALE, WHITE)
@@ -221,8 +344,15 @@ def draw_matrix(axes: plt.Axes, left: float, top: float, tokens: list[str], sees
     draw_cells(axes, (left + count * size / 2, top - count * size / 2), fills, size)
     for i, token in enumerate(tokens):
         weight = "bold" if i == read else "normal"
-        write(axes, (left - 0.1, top - (i + 0.5) * size), token, ha="right", weight=weight)
-        tilted = {"ha": "left", "va": "center", "rotation": 50, "rotation_mode": "anchor"}
+        write(
+            axes, (left - 0.1, top - (i + 0.5) * size), token, ha="right", weight=weight
+        )
+        tilted = {
+            "ha": "left",
+            "va": "center",
+            "rotation": 50,
+            "rotation_mode": "anchor",
+        }
         write(axes, (left + (i + 0.5) * size, top + 0.1), token, **tilted)
     right, height = left + count * size, top - (read + 0.5) * size
     draw_arrow(axes, (right, height), (right + 0.35, height))
