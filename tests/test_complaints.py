@@ -1,14 +1,31 @@
 """The choice of complaints: classes, too few rows, and copies of a letter that are found and invented nowhere."""
 
+import json
+from collections import Counter, defaultdict
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
+from toy_complaints import CARDS, CLASSES, COMPANY, as_csv, complaints, written
 
-from helpers.complaints import encode_labels, mask_words, near_copies, normalise, overlap, require_rows
+from helpers.complaints import (
+    count_values,
+    encode_labels,
+    load_complaints,
+    mask_words,
+    near_copies,
+    normalise,
+    other_complaints,
+    overlap,
+    require_rows,
+    rows_per_class,
+    select,
+)
+from helpers.sources import NARRATIVE, PRODUCT, SourceError
 
-LABELS = ("Mortgage", "Credit card or prepaid card")
-CLASSES = {LABELS[0]: [LABELS[0]], LABELS[1]: [LABELS[1], "Credit card", "Prepaid card"]}
+LABELS = tuple(CLASSES)
 
 
 # --- the classes
@@ -31,6 +48,146 @@ def test_where_nobody_is_left_of_a_class_no_number_of_rows_is_advised():
     with pytest.raises(ValueError, match=r"-p DATASET PATH.*-p COMPANY NAME.*-p CLASSES") as refused:
         require_rows(pd.DataFrame({"label": [0, 0, 0]}), 2, "TRAIN_ROWS", list(CLASSES))
     assert "-p TRAIN_ROWS" not in str(refused.value)
+
+
+# --- which complaints of a source are taken
+
+
+def select_from(path, company=COMPANY, classes=CLASSES, **options):
+    return select(load_complaints(str(path), "", "", company=company, **options), company, classes)
+
+
+def test_each_condition_counts_what_it_leaves(tmp_path):
+    rows = complaints().astype({PRODUCT: object, NARRATIVE: object})
+    rows.loc[0, NARRATIVE], rows.loc[1, NARRATIVE], rows.loc[2, "Company"] = None, "  ", "ANOTHER BANK"
+    rows.loc[3, PRODUCT], rows.loc[4, PRODUCT], rows.loc[5, PRODUCT] = None, "Student loan", " Credit card "
+    path = written(tmp_path / "c.csv", as_csv(rows))
+    found, left = select_from(path)
+    assert left == {
+        "are in the source": 60,
+        "have a narrative": 58,
+        "were sent to the company": 57,
+        "are about one of the classes": 55,
+    }
+    assert found["id"].tolist() == list(range(5, 60)) and found["product"].iloc[0] == "Credit card"
+    everybody, left = select_from(path, company="")
+    assert list(left) == ["are in the source", "have a narrative", "are about one of the classes"]
+    assert everybody["id"].tolist() == [2, *range(5, 60)] and left["are about one of the classes"] == 56
+
+
+@pytest.mark.parametrize("cards", [("Credit card or prepaid card",), ("Credit card", "Prepaid card"), tuple(CARDS)])
+def test_all_names_that_the_bureau_has_given_the_products_are_one_class(cards, tmp_path):
+    found, _ = select_from(written(tmp_path / "c.csv", as_csv(complaints(cards=cards))))
+    assert found["label"].value_counts().to_dict() == {0: 30, 1: 30}
+    assert set(found.loc[found["label"] == 1, "product"]) == set(cards)
+    assert rows_per_class(found, list(CLASSES)).startswith(
+        "Mortgage: 30 (Mortgage 30)\nCredit card or prepaid card: 30 ("
+    )
+
+
+def test_a_labelled_file_that_holds_no_complaints_is_read_by_other_values(tmp_path):
+    path = written(tmp_path / "a.csv", "label,body\n" + "0,ham\n1,spam\n" * 5 + "2,eggs\n")
+    options = {"company": "", "text_column": "body", "label_column": "label"}
+    found, _ = select_from(path, classes={"spam": [1], "ham": ["0"]}, **options)
+    assert found["text"].tolist() == ["ham", "spam"] * 5 and found["label"].tolist() == [1, 0] * 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [(COMPANY, "Bank of America"), ("Bank of America", COMPANY), ("bonk of amerika", "Bank of America")],
+)
+def test_a_company_that_nobody_complains_about_is_answered_with_the_nearest(asked, there, tmp_path):
+    rows = pd.concat([complaints(there)[:50], complaints("SOME OTHER BANK"), complaints("Bank of Americana")[:4]])
+    path = written(tmp_path / "c.csv", as_csv(rows))
+    with pytest.raises(SourceError) as refused:
+        select_from(path, company=asked)
+    says = str(refused.value)
+    assert f"COMPANY {asked!r} has no complaint: 114 of 114 rows have a text" in says and f"{there} 50" in says
+    assert f"-p COMPANY '{there}'" in says and len(says.splitlines()) <= 4
+
+
+def test_a_class_that_nobody_is_in_is_answered_with_the_products_and_classes_to_type(tmp_path):
+    rows = complaints(cards=("Student loan", "Debt collection", "Student loan"))
+    path = written(tmp_path / "c.csv", as_csv(rows))
+    with pytest.raises(SourceError) as refused:
+        select_from(path)
+    says = str(refused.value)
+    assert f"has no complaint to {COMPANY} of the class 'Credit card or prepaid card'" in says
+    assert "Found: Mortgage 30, Student loan 20, Debt collection 10" in says
+    typed = says.partition("-p CLASSES '")[2].partition("'")[0]
+    found, _ = select_from(path, classes=json.loads(typed))
+    assert json.loads(typed) == {"Mortgage": ["Mortgage"], "Student loan": ["Student loan"]}
+    assert found["label"].value_counts().to_dict() == {0: 30, 1: 20}
+
+
+def test_a_source_of_a_single_product_is_refused(tmp_path):
+    path = written(tmp_path / "c.csv", as_csv(complaints(cards=("Mortgage",))))
+    with pytest.raises(
+        SourceError, match=r"'Credit card or prepaid card'.\nFound: Mortgage 60\nFix: .*-p DATASET PATH"
+    ):
+        select_from(path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ({"a": ["x"]}, "must be two, not 1"),
+        ({"a": ["x"], "b": ["y"], "c": ["z"]}, "must be two, not 3"),
+        ({"a": ["x", "y"], "b": ["z", " y"]}, r"both classes\.\nFound: \['y'\]"),
+        ({"a": "x", "b": ["y"]}, "a list of product names"),
+        ({"a": [], "b": ["y"]}, "a list of product names"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused_before_anything_is_read(classes, says):
+    def unread():
+        pytest.fail("the source was read")
+        yield
+
+    with pytest.raises(SourceError, match=rf"CLASSES .*{says}[^$]*-p CLASSES '"):
+        select(unread(), "", classes)
+
+
+def test_the_values_that_are_counted_do_not_fill_the_memory():
+    seen = defaultdict(Counter)
+    for part in range(8):
+        rows = pa.table({"product": [f"text {part} {i}" for i in range(10_000)] + ["Mortgage"] * 100})
+        count_values(seen, "are about one of the classes", rows)
+    assert len(seen["are about one of the classes"]) <= 50_000
+    assert seen["are about one of the classes"]["Mortgage"] == 800
+
+
+# --- other complaints, to be judged too
+
+
+def test_other_complaints_are_anybodys_and_no_duplicates_of_known_ones(tmp_path, capsys):
+    rows = complaints("EXAMPLE SAVINGS BANK")
+    long = "the escrow on my house was raised twice in one year and nobody could tell me why"
+    rows.loc[0, NARRATIVE], rows.loc[1, NARRATIVE], rows.loc[2, NARRATIVE] = (
+        "Known, to the word.",
+        "Hello. " + long,
+        long.upper(),
+    )
+    found = other_complaints(str(written(tmp_path / "newer.csv", as_csv(rows))), ["known to the word", long], CLASSES)
+    assert found["id"].tolist() == list(range(3, 60)) and found["label"].tolist() == [1, 0] * 28 + [1]
+    said = capsys.readouterr().out
+    assert "newer: 60 rows, 60 complaints on these products, 57 of them no duplicate of a known text." in said
+    assert "Mortgage: 28 (Mortgage 28)" in said
+    assert "Credit card or prepaid card: 29 (Credit card 24, Prepaid card 5)" in said
+
+
+def test_other_complaints_of_a_single_class_are_refused_and_speak_of_their_own_parameter(tmp_path):
+    path = written(tmp_path / "c.csv", as_csv(complaints(cards=("Student loan",))))
+    with pytest.raises(
+        SourceError,
+        match=r"EXTRA_TEST.* 'Credit card or prepaid card'\.\nFound: Mortgage 30, Student loan 30\n.*-p EXTRA_TEST PATH",
+    ):
+        other_complaints(str(path), [], CLASSES)
+    with pytest.raises(SourceError, match=r"^EXTRA_TEST .*nowhere\.csv is not there"):
+        other_complaints(str(tmp_path / "nowhere.csv"), [], CLASSES)
+    rows = complaints()
+    path = written(tmp_path / "d.csv", as_csv(rows))
+    with pytest.raises(SourceError, match=r"d\.csv has nothing new of one class: 30 complaints duplicate"):
+        other_complaints(str(path), rows.loc[rows[PRODUCT] == "Mortgage", NARRATIVE].tolist(), CLASSES)
 
 
 # --- copies
