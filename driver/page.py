@@ -39,29 +39,11 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-TABLES = (
-    SanitizeHTML(  # of an output's kinds, text and pictures stay as they are, HTML keeps these tags, others are dropped
-        tags=[
-            "div",
-            "p",
-            "br",
-            "b",
-            "i",
-            "em",
-            "strong",
-            "table",
-            "caption",
-            "thead",
-            "tbody",
-            "tfoot",
-            "tr",
-            "th",
-            "td",
-        ],
-        attributes={"th": ["colspan", "rowspan"], "td": ["colspan", "rowspan"]},
-        safe_output_keys={"text/plain", "image/png", "image/jpeg"},
-        sanitized_output_types={"text/html"},
-    )
+TABLES = SanitizeHTML(  # text and PNG or JPEG stay as they are, HTML keeps these tags alone, other kinds are dropped
+    tags=["div", "p", "br", "b", "i", "table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td"],
+    attributes={"th": ["colspan", "rowspan"], "td": ["colspan", "rowspan"]},
+    safe_output_keys={"text/plain", "image/png", "image/jpeg"},
+    sanitized_output_types={"text/html"},
 )
 
 
@@ -77,7 +59,7 @@ class Renderer(IPythonRenderer):
     """Renders Markdown: formulas as MathML, pictures embedded, links to notebooks as links to their pages, HTML as text."""
 
     def __init__(self, pages: list[str]) -> None:
-        super().__init__(escape=True, allow_harmful_protocols=False)
+        super().__init__(escape=True, allow_harmful_protocols=["data:image/"])  # type: ignore[arg-type]  # mistune's
         self.pages = pages
 
     def inline_math(self, body: str) -> str:
@@ -89,7 +71,7 @@ class Renderer(IPythonRenderer):
         return mathml(body, "block")
 
     def latex_environment(self, name: str, body: str) -> str:
-        r"""Return `\\begin{…}…\\end{…}` as MathML."""
+        r"""Return `\begin{…}…\end{…}` as MathML."""
         return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
@@ -105,7 +87,7 @@ class Renderer(IPythonRenderer):
         if not os.path.isfile(path):  # pathlib's raises on long addresses
             return super().link(text or url, url, title)
         data = base64.b64encode(path.read_bytes()).decode()
-        return f'<img src="data:{mimetypes.guess_type(url)[0]};base64,{data}" alt="{text}">'
+        return super().image(text, f"data:{mimetypes.guess_type(url)[0]};base64,{data}", title)
 
 
 def markdown(text: str, pages: list[str]) -> str:

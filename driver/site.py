@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from helpers.files import sha256, write_whole
@@ -33,7 +34,7 @@ def write_site(out: Path, notebooks: list[str], first: FirstPage) -> Path:
     files = [sha256(path) for path in [*CODE, *(executed(name, out) for name in ran)]]
     made_of = hashlib.sha256(repr((notebooks, ran, first, files)).encode()).hexdigest()
     paths = {name: out / f"site/{name}.html" for name in [*ran, "index"]}
-    if not (all(path.is_file() for path in paths.values()) and made_of in paths["index"].read_text(encoding="utf-8")):
+    if not (all(path.is_file() for path in paths.values()) and made_of.encode() in paths["index"].read_bytes()):
         texts = pages(out, notebooks, ran, first, made_of)
         for name, path in paths.items():
             write_whole(path, texts[name])
@@ -47,7 +48,7 @@ def pages(out: Path, notebooks: list[str], ran: list[str], first: FirstPage, mad
     from driver import page  # nbconvert takes a second to import
 
     read = {name: page.read(executed(name, out)) for name in ran}
-    titles = {"index": page.escape(first.title)} | {name: page.title(notebook) for name, notebook in read.items()}
+    titles = {"index": escape(first.title)} | {name: page.title(notebook) for name, notebook in read.items()}
     top = page.markdown(f"# {first.title}\n\n{first.text}", ran)
     shown = page.figures(read[first.figures_of]) if first.figures_of in read else ""
     exporter, style = page.exporter(ran), page.style()

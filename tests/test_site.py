@@ -147,7 +147,7 @@ def test_a_browser_without_a_network_shows_the_pages_and_asks_for_nothing_else(p
             assert view.title() != "ran"
             pictures = view.evaluate("[...document.images].map(image => image.naturalWidth)")
             formulas = view.evaluate(
-                "[...document.querySelectorAll('math')].map(each => each.clientHeight || each.getBoundingClientRect().height)"
+                "[...document.querySelectorAll('math')].map(each => each.getBoundingClientRect().height)"
             )
             assert all(pictures) and all(formulas)
         browser.close()
@@ -201,6 +201,12 @@ def test_what_is_only_of_use_while_a_cell_runs_is_left_out_and_so_are_this_machi
     assert text and "kept" in page and "a warning" not in page and "a folder here" not in page
 
 
+def test_every_way_to_write_a_formula_gives_mathml(tmp_path):
+    ways = ["So $a$ is", "$$a$$", r"\\(a\\)", r"\\[a\\]", r"\begin{align} a &= b \end{align}"]
+    parsed = shown(tmp_path, *map(new_markdown_cell, ways))
+    assert [each["display"] for each in parsed.all("math")] == ["inline", "block", "inline", "block", "block"]
+
+
 def test_markdown_has_tables_anchors_code_and_formulas_in_headings(tmp_path):
     cell = new_markdown_cell("## The rank $r$\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nfor x in y: pass\n```")
     parsed = shown(tmp_path, cell)
@@ -220,11 +226,15 @@ def test_links_to_notebooks_lead_to_their_pages_if_there_are_any(tmp_path):
 
 def test_a_picture_in_markdown_is_embedded_and_one_from_elsewhere_is_a_link(tmp_path, monkeypatch):
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "picture.svg").write_text("<svg/>")
     monkeypatch.setattr(page, "PICTURES", tmp_path / "notebooks")
     (tmp_path / "notebooks").mkdir()
     far = "http://a.b/" + 300 * "c"
-    parsed = shown(tmp_path, new_markdown_cell(f'![a "dot"](../picture.png) ![far]({far})'))
-    assert parsed.all("img") == [{"src": "data:image/png;base64,iVBORw==", "alt": 'a "dot"'}]
+    parsed = shown(tmp_path, new_markdown_cell(f'![a "dot"](../picture.png) ![*b*](../picture.svg) ![far]({far})'))
+    assert parsed.all("img") == [
+        {"src": "data:image/png;base64,iVBORw==", "alt": 'a "dot"'},
+        {"src": "data:image/svg+xml;base64,PHN2Zy8+", "alt": "b"},
+    ]
     assert far in {link["href"] for link in parsed.all("a")}
 
 
