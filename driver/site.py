@@ -36,10 +36,10 @@ def write_site(out: Path, notebooks: list[str], first: FirstPage) -> Path:
     paths = {name: out / f"site/{name}.html" for name in [*ran, "index"]}
     if not (all(path.is_file() for path in paths.values()) and made_of.encode() in paths["index"].read_bytes()):
         texts = pages(out, notebooks, ran, first, made_of)
-        for name, path in paths.items():
-            write_whole(path, texts[name])
         for path in set((out / "site").glob("*.html")) - set(paths.values()):
             path.unlink()
+        for name, path in paths.items():
+            write_whole(path, texts[name])
     return paths["index"]
 
 

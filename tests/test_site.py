@@ -46,9 +46,9 @@ class Parsed(HTMLParser):
 
 
 def write(out, name, *cells):
-    """Write an executed notebook of a heading and these cells."""
+    """Write an executed notebook of a heading, with a tag in it, and these cells."""
     (out / "executed").mkdir(parents=True, exist_ok=True)
-    nbformat.write(new_notebook(cells=[new_markdown_cell(f"# Title of {name}"), *cells]), site.executed(name, out))
+    nbformat.write(new_notebook(cells=[new_markdown_cell(f"# Title of {name} <b>"), *cells]), site.executed(name, out))
 
 
 def shown(out, *cells):
@@ -183,6 +183,7 @@ def test_markup_in_a_text_is_text(tmp_path):
     assert not parsed.all("script") and not parsed.all("svg") and not [e for _, e in parsed.elements if "onerror" in e]
     assert not [each for _, each in parsed.elements if "onclick" in each]
     assert text.count("document.title") >= 8 and "&lt;script&gt;" in text and "drawn" in text
+    assert not parsed.all("b") and "Title of 01_data <b>" in parsed.text
     assert parsed.all("th") == [{"colspan": "2"}] and "color: red" not in text
 
 
@@ -190,7 +191,7 @@ def test_markup_in_the_first_pages_values_is_text(tmp_path):
     write(tmp_path, "01_data")
     first = site.FirstPage(PLANTED, f"data `{PLANTED}`, models {PLANTED}", "06_comparing")
     parsed = Parsed(site.write_site(tmp_path, ["01_data"], first))
-    assert not parsed.all("script") and not parsed.all("img")
+    assert not parsed.all("script") and not parsed.all("img") and not parsed.all("b")
 
 
 def test_what_is_only_of_use_while_a_cell_runs_is_left_out_and_so_are_this_machines_parameters(tmp_path):
@@ -259,7 +260,7 @@ def test_what_has_not_run_is_named_and_has_no_page(tmp_path):
     parsed = Parsed(index)
     assert set(stamps(tmp_path)) == {"index.html", "01_data.html", "06_comparing.html"}
     assert "02_test_data has not run" in parsed.text and "Title of 06_comparing" in parsed.text
-    assert {"rel": "next", "href": "06_comparing.html", "title": "Title of 06_comparing"} in Parsed(
+    assert {"rel": "next", "href": "06_comparing.html", "title": "Title of 06_comparing <b>"} in Parsed(
         index.with_name("01_data.html")
     ).all("a")
 
