@@ -82,12 +82,13 @@ class Renderer(IPythonRenderer):
         return super().link(text, f"{notebook}.html{place}", title) if notebook in self.pages else text
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        """Return the picture with its bytes inside; one that is not a file here, as a link to it."""
+        """Return the picture with its bytes inside; one that is not here, as a link to it."""
         path = PICTURES / url
-        if not os.path.isfile(path):  # pathlib's raises on long addresses
-            return super().link(text or url, url, title)
-        data = base64.b64encode(path.read_bytes()).decode()
-        return super().image(text, f"data:{mimetypes.guess_type(url)[0]};base64,{data}", title)
+        if os.path.isfile(path):  # pathlib's raises where the address is a picture written out, too long a name
+            url = f"data:{mimetypes.guess_type(url)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        if url.startswith("data:image/"):
+            return super().image(text, url, title)
+        return super().link(text or url, url, title)
 
 
 def markdown(text: str, pages: list[str]) -> str:

@@ -230,11 +230,14 @@ def test_a_picture_in_markdown_is_embedded_and_one_from_elsewhere_is_a_link(tmp_
     (tmp_path / "picture.svg").write_text("<svg/>")
     monkeypatch.setattr(page, "PICTURES", tmp_path / "notebooks")
     (tmp_path / "notebooks").mkdir()
-    far = "http://a.b/" + 300 * "c"
-    parsed = shown(tmp_path, new_markdown_cell(f'![a "dot"](../picture.png) ![*b*](../picture.svg) ![far]({far})'))
+    far, inside = "http://a.b/c.png", "data:image/png;base64," + 5000 * "A"
+    parsed = shown(
+        tmp_path, new_markdown_cell(f'![a "dot"](../picture.png) ![*b*](../picture.svg) ![far]({far}) ![in]({inside})')
+    )
     assert parsed.all("img") == [
         {"src": "data:image/png;base64,iVBORw==", "alt": 'a "dot"'},
         {"src": "data:image/svg+xml;base64,PHN2Zy8+", "alt": "b"},
+        {"src": inside, "alt": "in"},
     ]
     assert far in {link["href"] for link in parsed.all("a")}
 
@@ -315,6 +318,7 @@ def test_a_site_whose_writing_was_interrupted_is_written_again(tmp_path, monkeyp
     write(tmp_path, "01_data", new_markdown_cell("more"))
 
     def stop(path, content):
+        path.write_text(content)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
