@@ -33,7 +33,7 @@ def texts():
 
     rng, seen = random.Random(1), set()
     names = list(writer.STUDY_ROWS)
-    rows = [(writer.letter(writer.STUDY_COMPANY, names[i % 2], seen, rng), i % 2) for i in range(24)]
+    rows = [(writer.complaint(writer.STUDY_COMPANY, names[i % 2], seen, rng), i % 2) for i in range(24)]
     return pd.DataFrame(rows, columns=["text", "label"])
 
 
