@@ -29,9 +29,10 @@ REPLACED = {  # what is not said: what is said instead
 ALLOWED = [  # the same words in another sense
     r"(capital |small )?letters (and|or) digits|letters of the alphabet",
     r"(node|tree|line|self|documented)\.body|\.body\b|</?body\b|\bbody\b(?=\s*\{)|bodies\[|\bbod(y|ies)\b(?= =|\")|body=body|\{body\}",
-    r"has_room|has room|more room|make room|no room|[Rr]oom (for|to)|Reading Room",
+    r"has_room|has room|more room|make room|no room|[Rr]oom (for|to)|[Rr]eading[- ][Rr]oom",
     r"rng\.dice|dice = |dice <",
 ]
+IN_HTML = {"page.py": r"bod(y|ies)", "site.py": r"bod(y|ies)"}  # of a web page
 FILES = sorted(
     path
     for pattern in (
@@ -54,7 +55,7 @@ def read(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
-    for pattern in ALLOWED:
+    for pattern in [*ALLOWED, *filter(None, [IN_HTML.get(path.name)])]:
         text = re.sub(pattern, "", text)
     return text
 
