@@ -40,7 +40,7 @@ def score(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
 
 
 def predicted(probability: ArrayLike) -> np.ndarray:
-    """Return the predicted ids: 1 from a probability of class 1 of one half on."""
+    """Return the predicted ids: 1 where the probability of class 1 is at least ½."""
     return (np.asarray(probability) >= 0.5).astype(int)
 
 
@@ -77,8 +77,8 @@ def intervals(
 def choose_keywords(texts: Sequence[str], labels: ArrayLike, classes: tuple[str, ...]) -> list[list[str]]:
     """Return the words that speak for class 0, and those for class 1.
 
-    For mortgages and cards they are ours. For other classes they are the ten of each
-    that most more of its texts hold.
+    For mortgages and cards these are fixed lists. For other classes they are the ten
+    words of each whose share of texts exceeds the other class's by most.
     """
     if set(classes) <= KEYWORDS.keys():
         return [list(KEYWORDS[name]) for name in classes]
@@ -92,7 +92,7 @@ def choose_keywords(texts: Sequence[str], labels: ArrayLike, classes: tuple[str,
 
 
 def keyword_rule(texts: Sequence[str], keywords: list[list[str]]) -> np.ndarray:
-    """Return the probability of class 1: 1 where its keywords lead, ½ at a tie, 0."""
+    """Return P(class 1): 1 where its words lead, ½ at equal counts, else 0."""
     words = [normalise(text).split() for text in texts]
     lead = [sum(w in keywords[1] for w in ws) - sum(w in keywords[0] for w in ws) for ws in words]
     return (np.sign(lead) + 1) / 2
