@@ -15,7 +15,7 @@ from helpers.complaints import (
     encode_labels,
     load_complaints,
     mask_words,
-    near_copies,
+    near_duplicates,
     normalise,
     other_complaints,
     overlap,
@@ -193,15 +193,15 @@ def test_other_complaints_of_a_single_class_are_refused_and_speak_of_their_own_p
 # --- copies
 
 
-def test_near_copies_are_pairs_that_share_half_their_runs_of_five_words():
+def test_near_duplicates_are_pairs_that_share_half_their_runs_of_five_words():
     letter = "the bank raised my escrow payment twice in one year and sent no letter to me about it"
     texts = [letter, "my card was charged for a fee that I never agreed to pay at all", letter + " please help"]
-    assert near_copies(texts) == [(0, 2)]
-    assert near_copies(texts, threshold=0.95) == []
+    assert near_duplicates(texts) == [(0, 2)]
+    assert near_duplicates(texts, threshold=0.95) == []
 
 
 def all_pairs(texts: list[str], threshold: float) -> list[tuple[int, int]]:
-    """Return what near_copies must: every pair of texts is compared, on a matrix of the runs of five words."""
+    """Return what near_duplicates must: every pair of texts is compared, on a matrix of the runs of five words."""
     counter = CountVectorizer(preprocessor=normalise, token_pattern=r"\S+", ngram_range=(5, 5), binary=True)
     sets = counter.fit_transform(["one two three four five", *texts])[1:]  # a vocabulary must not be empty
     sizes = np.asarray(sets.sum(axis=1)).ravel()
@@ -227,30 +227,30 @@ def random_texts(random: np.random.Generator) -> list[str]:
 
 
 @pytest.mark.parametrize("at_once", [7, 100, 2**21])
-def test_near_copies_misses_no_pair_and_invents_none(at_once, monkeypatch):
+def test_near_duplicates_misses_no_pair_and_invents_none(at_once, monkeypatch):
     monkeypatch.setattr("helpers.complaints.AT_ONCE", at_once)
     random, pairs, crossing = np.random.default_rng(at_once), 0, 0
     for _ in range(60):
         texts, threshold = random_texts(random), random.choice([0.1, 0.3, 0.5, 0.57, 0.7, 0.95, 1])
         expected, first = all_pairs(texts, threshold), int(random.integers(len(texts) + 1))
         across = [(i, j - first) for i, j in expected if i < first <= j]
-        assert near_copies(texts, threshold) == expected
-        assert near_copies(texts[first:], threshold, known=texts[:first]) == across
+        assert near_duplicates(texts, threshold) == expected
+        assert near_duplicates(texts[first:], threshold, known=texts[:first]) == across
         pairs, crossing = pairs + len(expected), crossing + len(across)
     assert pairs > 500 and crossing > 100
 
 
-def test_boilerplate_that_thousands_of_texts_hold_makes_no_near_copies_and_hides_none():
+def test_boilerplate_that_thousands_of_texts_hold_makes_no_near_duplicates_and_hides_none():
     random = np.random.default_rng(0)
     boilerplate = "i file this complaint because the bank did not answer any of my many letters at all"
     own = [" ".join(random.choice(5000, 30).astype(str)) for _ in range(3000)]
     texts = [f"{text} {boilerplate}" for text in own]
-    assert near_copies([*texts, texts[7] + " thank you", boilerplate]) == [(7, 3000)]
+    assert near_duplicates([*texts, texts[7] + " thank you", boilerplate]) == [(7, 3000)]
 
 
 def test_without_known_texts_nothing_is_a_copy_of_one():
     text = "one two three four five six seven"
-    assert near_copies([text, text], known=[]) == [] and near_copies([], known=[text]) == []
+    assert near_duplicates([text, text], known=[]) == [] and near_duplicates([], known=[text]) == []
     assert overlap([], [text, text]) == {"exact": 0, "normalised": 0, "near": 0}
 
 

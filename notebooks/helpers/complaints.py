@@ -309,7 +309,7 @@ def near_pairs(
             yield one[near], other[near]
 
 
-def near_copies(
+def near_duplicates(
     texts: Sequence[str], threshold: float = 0.5, known: Sequence[str] | None = None
 ) -> list[tuple[int, int]]:
     """Return the pairs of texts whose sets of five-word runs have a Jaccard similarity of at least `threshold`.
@@ -326,7 +326,7 @@ def near_copies(
 def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
     """Return how many test texts duplicate a training text, by how alike they are."""
     known = {normalise(text) for text in train_texts}
-    near = {j for _, j in near_copies(test_texts, known=train_texts)}
+    near = {j for _, j in near_duplicates(test_texts, known=train_texts)}
     return {
         "exact": len(set(test_texts) & set(train_texts)),
         "normalised": sum(normalise(text) in known for text in test_texts),
