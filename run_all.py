@@ -17,8 +17,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # before PYTHONPATH, and under PYTHONSAFEPATH too
 sys.path.insert(1, str(Path(__file__).resolve().parent / "notebooks"))  # for helpers
 
-from driver import Refused, guard, kit, parameters, prefetch, readme, records, saving, series, surroundings, sweep
-from driver.guard import Stopped
+from driver import (
+    Refused,
+    Stopped,
+    guard,
+    kit,
+    parameters,
+    prefetch,
+    readme,
+    records,
+    saving,
+    series,
+    surroundings,
+    sweep,
+)
 from driver.progress import duration
 from driver.records import Stage
 from driver.running import Failed, run_stages, state
@@ -312,7 +324,7 @@ def main() -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except Stopped as error:
-        number = error.args[0]
+        number = error.number
         print(
             f"\nStopped by {signal.Signals(number).name}. Finished notebooks are kept; to go on, type:\n{guard.command()}"
         )

@@ -15,15 +15,11 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from driver import Refused, surroundings
+from driver import Refused, Stopped, surroundings
 from helpers.files import remove_leftovers, write_whole
 
 SHORT = re.compile(r"run_all-[0-9a-f]{8}")  # the name of a folder that short_folder makes
 MARK, STAGE = "RUN_ALL_OUT", "RUN_ALL_STAGE"  # environment variables by which a run knows all that its kernels started
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked the run to stop (asyncio lets nothing but a KeyboardInterrupt through)."""
 
 
 def command() -> str:

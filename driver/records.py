@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from driver import Refused, surroundings
+from driver import Refused, Unmade, surroundings
 from driver.parameters import code_cells, sources
 from helpers.files import sha256, write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
-
-
-class Unmade(Exception):
-    """All cells ran, but what the stage is there to make is missing or not whole."""
 
 
 @dataclass(frozen=True)

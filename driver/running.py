@@ -7,15 +7,21 @@ from argparse import Namespace
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from driver import guard, progress, records, surroundings
-from driver.guard import Stopped
+from driver import CellFailed, KernelKilled, Stopped, Unmade, guard, progress, records, surroundings
 from driver.progress import duration
 from driver.records import Stage
 from helpers.files import MB, sha256, write_whole
 
 
 class Failed(Exception):
-    """A notebook did not finish; the text names notebook, cell, cause and mend."""
+    """A notebook did not finish; the text names notebook, cell, cause and fix; `killed` says that its kernel was."""
+
+    def __init__(self, text: str, killed: bool = False):
+        super().__init__(text, killed)
+        self.killed = killed
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def state(stage: Stage, values: dict, root: Path, out: Path) -> str:
@@ -56,11 +62,11 @@ def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namesp
         seconds = records.finish(stage, values, inputs, made, time.monotonic() - started, out)
         shutil.rmtree(out / stage.folder / "models/checkpoints" / stage.notebook, ignore_errors=True)
         return seconds
-    except (kernel.CellFailed, records.Unmade, OSError, RuntimeError) as error:
+    except (CellFailed, Unmade, OSError, RuntimeError) as error:
         guard.end_processes(out, stage.name)
         with contextlib.suppress(OSError):  # a full disk; the error itself is what matters
             write_whole(failed, kernel.as_text(page))
-        raise Failed(report(stage, page, error, out)) from error
+        raise Failed(report(stage, page, error, out), isinstance(error, KernelKilled)) from error
 
 
 def run_once_more(stage: Stage, values: dict, root: Path, out: Path, options: Namespace, gpus) -> float:
@@ -68,24 +74,22 @@ def run_once_more(stage: Stage, values: dict, root: Path, out: Path, options: Na
     try:
         return run_stage(stage, values, root, out, options, gpus)
     except Failed as error:
-        from driver.kernel import KernelKilled
-
-        if options.jobs == 1 or not isinstance(error.__cause__, KernelKilled):
+        if options.jobs == 1 or not error.killed:
             raise
         print(f"{stage.name}: the kernel was killed, it runs once more", flush=True)
         return run_stage(stage, values, root, out, options, gpus)
 
 
 def report(stage: Stage, page, error: Exception, out: Path) -> str:
-    """Return what to tell about a stage that failed: notebook, cell, cause and mend."""
+    """Return what to tell about a stage that failed: notebook, cell, cause and fix."""
     where = ", " + progress.label(page, error.index) if hasattr(error, "index") else ""
-    cause = "\n".join(str(error).strip().splitlines()[-12:])
+    cause = "\n".join(f"{error} {getattr(error, 'fix', '')}".strip().splitlines()[-12:])
     if "No space left" in cause:
         cause += f"\n{shutil.disk_usage(out).free / MB:,.0f} MB are free on the disk of {out}: make room."
     failed, log = (records.executed(stage.name, out, ending) for ending in ("failed.ipynb", "log"))
     return (
         f"FAILED {stage.name}{where}\n{cause}\nSee {failed if failed.exists() else log}; all that it printed: {log}.\n"
-        f"Mend the cause, then type the same command again; finished notebooks are kept:\n{guard.command()}"
+        f"Fix the cause, then type the same command again; finished notebooks are kept:\n{guard.command()}"
     )
 
 
