@@ -207,6 +207,9 @@ def show_list(stages: list[Stage], values: dict, out: Path) -> None:
         if reason != "done":
             again.add(stage.name)
         print(f"{stage.name:20} {reason}")
+        if manifest := records.read_manifest(stage.name, out):
+            made = manifest["provenance"]
+            print(f"    made on {made['host']}, {made['CPU']}, {made['device']}")
         for name, value in values[stage.name].items():
             print(f"    {name} = {value!r}")
 

@@ -59,7 +59,8 @@ def run_stage(stage: Stage, values: dict, root: Path, out: Path, options: Namesp
         write_whole(executed, kernel.as_text(page))
         made[executed.relative_to(out).as_posix()] = sha256(executed)
         failed.unlink(missing_ok=True)
-        seconds = records.finish(stage, values, inputs, made, time.monotonic() - started, out)
+        seconds = time.monotonic() - started
+        records.finish(stage, values, root, inputs, made, seconds, out)
         shutil.rmtree(out / stage.folder / "models/checkpoints" / stage.notebook, ignore_errors=True)
         return seconds
     except (CellFailed, Unmade, OSError, RuntimeError) as error:

@@ -231,7 +231,7 @@ def test_jobs_side_by_side_have_a_gpu_each_and_a_job_alone_the_first(project):
     assert done.returncode == 0, done.stderr
     assert shown(project).startswith("sees 0\n") and shown(project, NAMES[1]).startswith("sees 0\n")
     assert {shown(project, stage)[:6] for stage in (NAMES[2], f"seeds/2/{NAMES[2]}")} == {"sees 0", "sees 1"}
-    assert {project.manifest(stage)["inputs"]["device"] for stage in NAMES} == {"NVIDIA H100"}
+    assert {project.manifest(stage)["provenance"]["device"] for stage in NAMES} == {"NVIDIA H100"}
 
 
 @posix
