@@ -1,10 +1,5 @@
 """The driver of the series, one job a module (README.md in this folder says which), and the exceptions that they share."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "notebooks"))  # for helpers
-
 
 class Refused(Exception):
     """The command cannot be carried out as given; its text says what is wrong and what to type instead."""
@@ -38,3 +33,12 @@ class CellFailed(Exception):
 
 class KernelKilled(CellFailed):
     """The kernel was killed from outside while a cell ran."""
+
+
+class Failed(Exception):
+    """Stages did not finish: their `failures` (scheduler.Failure), and the names of those `not_started` as they need them."""
+
+    def __init__(self, failures: tuple, not_started: tuple[str, ...]):
+        super().__init__(failures, not_started)
+        self.failures = failures
+        self.not_started = not_started

@@ -49,7 +49,9 @@ class Kernel(AsyncKernelManager):
 class Client(PapermillNotebookClient):
     """papermill's client, which stops at the first cell that fails, and bounds what it keeps of the outputs."""
 
-    address: ClassVar[dict] = {}  # where the kernel listens, as its manager takes it: by default at ports of TCP
+    address: ClassVar[
+        dict[str, str]
+    ] = {}  # where the kernel listens, as its manager takes it: by default at ports of TCP
     kept = 0  # characters of tables and figures since they were last counted
 
     def create_kernel_manager(self) -> Kernel:
@@ -142,14 +144,14 @@ def run_cells(
     page: NotebookNode,
     folder: Path,
     log: Path,
-    minutes: tuple,
-    started: Callable,
-    marks: dict[str, str],
+    minutes: tuple[float, float],
+    started: Callable[..., None],
+    environment: dict[str, str],
     sockets: Path | None,
 ) -> None:
     """Run the page's cells in place, in a kernel in the folder; call started(cell, cell_index) before each of them.
 
-    `marks` are added to the kernel's environment; `minutes` are the limits for a cell and for the whole; the kernel
+    `minutes` are the limits for a cell and for the whole; the kernel
     listens in the folder for sockets, where no other program can take its place as one can a port of TCP, or at such
     ports where there is none. CellFailed says which cell stopped it and why, RuntimeError that it never started.
     """
@@ -165,9 +167,9 @@ def run_cells(
         store_widget_state=False,
         on_cell_execute=started,
     )
+    client.address = {"connection_file": str((sockets or log.parent) / f".{log.stem}.{os.getpid()}.tmp.json")}
     if sockets:
-        own = {"transport": "ipc", "ip": str(sockets / "socket"), "connection_file": str(sockets / "kernel.json")}
-        client.address = own
+        client.address |= {"transport": "ipc", "ip": str(sockets / "socket")}
     with open(log, "wb") as file:
-        client.execute(cwd=str(folder), stdout=file, stderr=file, env=os.environ | marks)
+        client.execute(cwd=str(folder), stdout=file, stderr=file, env=environment)
     manager.notebook_complete()

@@ -6,43 +6,16 @@ import importlib.metadata
 import json
 import platform
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from driver import Refused, Unmade, surroundings
 from driver.parameters import code_cells, sources
+from driver.stages import Stage
 from helpers import machine
 from helpers.files import code_of, modules_of, sha256, write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One notebook's place in the series: the stages it needs and the files (patterns under OUT) it makes.
-
-    The name is the notebook's, in the folder under OUT that it writes to: 03_distilbert_lora, or seeds/7/03_distilbert_lora.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-    makes: tuple[str, ...]
-
-    @property
-    def notebook(self) -> str:
-        """Return the name of the stage's notebook, without folder and ending."""
-        return self.name.rpartition("/")[2]
-
-    @property
-    def folder(self) -> str:
-        """Return the folder under OUT that the stage writes to, "" for OUT itself."""
-        return self.name.rpartition("/")[0]
-
-    def in_folder(self, folder: str, moved: tuple[str, ...]) -> "Stage":
-        """Return the stage as it stands in a folder of its own, where it finds those that have moved there too."""
-        needs = (f"{folder}/{need}" if need in moved else need for need in self.needs)
-        return Stage(f"{folder}/{self.name}", tuple(needs), tuple(f"{folder}/{pattern}" for pattern in self.makes))
 
 
 sha256_of_source = functools.cache(sha256)  # a full-size model is hashed once a run, not once a stage

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from toy import ALL, MAKES, NAMES, ran
 
-from driver import sweep
+from driver import publish
 
 MINI = """
 import json
@@ -32,7 +32,7 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     output = finished.first_output
     assert ran(output) == list(NAMES)
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
-    assert re.search(r"^toy +lora +0\.570 +0\.570 +0\.570 +0\.570$", output, re.M)
+    assert re.search(r"^toy +lora +0\.570 \(0\.570 to 0\.570\) +0\.570 +0\.570 +0\.570$", output, re.M)
     assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*06_comparing \d\.\d s$", output, re.M)
     assert output.rstrip().endswith(f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}")
     for name in NAMES:
@@ -57,7 +57,7 @@ def test_a_second_run_skips_all_and_imports_nothing_that_takes_seconds(project):
     imported = set(re.findall(r"^import time: .*\| +([\w.]+)$", again.stderr, re.M))
     assert again.returncode == 0 and "filelock" in imported
     assert not imported & {"papermill", "nbformat", "nbclient", "matplotlib", "pandas", "torch", "huggingface_hub"}
-    assert again.stdout.count("up to date (") == len(NAMES) and "toy               lora" in again.stdout
+    assert again.stdout.count("up to date (") == len(NAMES) and re.search("^toy +lora", again.stdout, re.M)
     assert project.files() == before
 
 
@@ -279,7 +279,8 @@ def test_controls_run_where_they_are_asked_for_and_06_compares_them(project):
 def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
     done = fresh.run("--sweep", "TRAIN_ROWS", "5", "5000")
     assert done.returncode == 0, done.stderr
-    assert ran(done.stdout) == [*NAMES, *NAMES]
+    stages = [f"sweep/TRAIN_ROWS={value}/{name}" for value in (5, 5000) for name in NAMES]
+    assert ran(done.stdout) == stages
     for value in (5, 5000):
         result = json.loads((fresh.out / f"sweep/TRAIN_ROWS={value}/results/01_data.json").read_text())
         assert result["values"]["TRAIN_ROWS"] == value
@@ -297,7 +298,7 @@ def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
 def test_a_sweep_shows_the_spread_over_seeds():
     rows = {"mean": [0.9, 0.95], "sd": [0.02, 0.01], "seeds": [3, 3], "value": [10, 1000]}
     alone = rows | {"sd": [None, None], "seeds": [1, 1]}
-    with_spread, without = (sweep.draw("TRAIN_ROWS", {"toy": columns}) for columns in (rows, alone))
+    with_spread, without = (publish.draw_sweep("TRAIN_ROWS", {"toy": columns}) for columns in (rows, alone))
     assert with_spread.startswith(b"\x89PNG") and with_spread != without
 
 
