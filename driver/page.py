@@ -14,7 +14,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 
-from driver.saving import is_passing
+from driver.publish import is_passing
 from helpers.files import ROOT
 
 PICTURES = ROOT / "notebooks"  # where the relative path of a picture in Markdown starts
