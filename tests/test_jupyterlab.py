@@ -23,7 +23,10 @@ QUIET = [
     "--disable-sync",
 ]
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: install one, e.g. apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here: install one, e.g. apt-get install chromium"),
+]
 
 
 @pytest.fixture

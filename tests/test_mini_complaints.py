@@ -16,10 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 import mini
+from helpers.sources import NARRATIVE as TEXT
 from mini import writer
 
 ROOT = Path(__file__).parents[1]
-TEXT = "Consumer complaint narrative"
 CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"
 RAW_COLUMNS = (
     "Date received, Product, Sub-product, Issue, Sub-issue, Consumer complaint narrative, Company public response, "
@@ -167,6 +167,7 @@ def test_details_are_masked_and_the_grammar_leaves_no_trace(study):
     assert not texts.str.contains(r"[<>()|]").any()
 
 
+@pytest.mark.slow
 def test_a_linear_model_is_good_but_not_perfect(unlike):
     scores = []
     for seed in range(3):

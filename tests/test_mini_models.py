@@ -33,18 +33,26 @@ def write_table(path, others=240, ending=""):
     return path
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
     """Let a pretraining take two steps of a model 64 wide."""
-    for kind in KINDS:
-        monkeypatch.setitem(pretrain.RECIPES, kind, pretrain.Recipe(vocabulary=300, width=64, steps=2))
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in KINDS:
+            patch.setitem(pretrain.RECIPES, kind, pretrain.Recipe(vocabulary=300, width=64, steps=2))
+        yield
 
 
-@pytest.fixture
-def folders(tmp_path):
-    """Return {kind: folder} of the models made for a small table."""
-    table = write_table(tmp_path / "letters.parquet")
-    return {kind: mini.find_or_pretrain(kind, table, STUDY, tmp_path / "cache", True) for kind in KINDS}
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """Return a small table."""
+    return write_table(tmp_path_factory.mktemp("data") / "letters.parquet")
+
+
+@pytest.fixture(scope="module")
+def folders(letters, tmp_path_factory):
+    """Return {kind: folder} of the models made for the small table; they are read only."""
+    cache = tmp_path_factory.mktemp("cache")
+    return {kind: mini.find_or_pretrain(kind, letters, STUDY, cache, True) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,8 +127,8 @@ def test_a_model_that_was_not_finished_is_not_used(tmp_path, monkeypatch):
     assert (mini.find_or_pretrain("gpt2", table, STUDY, cache, True) / "tokenizer.json").exists()
 
 
-def test_no_text_of_the_study_is_seen(folders, tmp_path):
-    texts = mini.other_narratives(tmp_path / "letters.parquet", STUDY)
+def test_no_text_of_the_study_is_seen(folders, letters):
+    texts = mini.other_narratives(letters, STUDY)
     assert len(texts) == 240 and not [text for text in texts if "yzzyva" in text]
     for folder in folders.values():
         vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
@@ -162,6 +170,7 @@ def test_without_pretraining_a_mini_run_takes_them_and_only_to_list_it_makes_not
     assert mini.prepare(table, STUDY, tmp_path / "cache", pretrain=False)["04_gpt2_lora"] == listed["04_gpt2_lora"]
 
 
+@pytest.mark.slow
 def test_the_code_makes_the_shipped_models_byte_for_byte(rebuilt):
     for kind, shipped in mini.shipped_models().items():
         (made,) = rebuilt.glob(f"pretrained-*/mini-{kind}-*")

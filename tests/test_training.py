@@ -169,6 +169,7 @@ def same(one, other):
     assert one[1].drop(columns="seconds").equals(other[1].drop(columns="seconds"))
 
 
+@pytest.mark.slow
 def test_a_training_killed_in_epoch_2_goes_on_after_epoch_1_and_ends_with_the_same_weights(
     distilbert, undisturbed, killed, capsys
 ):
@@ -227,6 +228,7 @@ HURT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file, hurt", HURT.values(), ids=HURT.keys())
 def test_a_checkpoint_that_is_not_whole_is_removed_and_the_one_before_used(
     distilbert, undisturbed, tmp_path, file, hurt, capsys
@@ -252,6 +254,7 @@ def test_a_whole_checkpoint_is_of_no_use_when_the_best_one_before_it_is_damaged(
     same(train_three(distilbert, folder), undisturbed)
 
 
+@pytest.mark.slow
 def test_the_drivers_sweep_takes_a_half_written_seal_and_leaves_whole_checkpoints(killed):
     (killed / "checkpoint-3/.seal.999999999.tmp.json").write_text('{"key"')
     remove_leftovers(killed.parent)
@@ -267,6 +270,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN.keys())
 def test_a_checkpoint_of_another_training_is_never_used(distilbert, killed, change, capsys):
     train_three(distilbert, killed, **change)
@@ -340,6 +344,7 @@ def near(one, other):
     assert np.allclose(one[1][["training loss", "f1"]], other[1][["training loss", "f1"]], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_the_training_ends_as_it_would_have(distilbert, tmp_path, capsys):
     settings = {"dropout": 0, "letters": some_letters(28)}  # the last step of an epoch has four letters
     large = train_three(distilbert, tmp_path / "large", **settings)
@@ -380,6 +385,7 @@ def test_out_of_memory_with_one_letter_is_an_error_with_a_mend(distilbert, tmp_p
         train_three(distilbert, tmp_path, before=small_memory(0))
 
 
+@pytest.mark.slow
 def test_a_killed_training_of_few_letters_at_a_time_goes_on_with_as_few(distilbert, tmp_path):
     train_three(distilbert, tmp_path, before=small_memory(4))
     for step in (6, 9):

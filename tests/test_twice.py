@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from driver.series import NAMES
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from driver import kernel, parameters
+from driver.stages import NAMES
 from helpers.sources import COMPANY
 
 ROOT = Path(__file__).parents[1]
