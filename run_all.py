@@ -87,7 +87,7 @@ def pins(options: argparse.Namespace) -> dict[str, str]:
     return machine.pins() if options.mini and not {"DEVICE", "PRECISION"} & asked else {}
 
 
-def mini_values(options: argparse.Namespace, known: Values, given: Values, out: Path, environment: dict) -> Values:
+def mini_values(options: argparse.Namespace, known: Values, given: Values, out: Path, added: dict[str, str]) -> Values:
     """Return the values of the offline demo; unless they are only listed, what lacks of data and models is made now."""
     started = time.monotonic()
     make = not options.list
@@ -96,7 +96,7 @@ def mini_values(options: argparse.Namespace, known: Values, given: Values, out: 
     flat = {name: value for values in given.values() for name, value in values.items()}
     company = flat.get("COMPANY", known["01_data"]["COMPANY"])
     cache = prepare.cache_folder(ROOT, out)
-    made = prepare.mini_values(ROOT, cache, flat.get("DATASET", ""), company, options.pretrain, make, environment)
+    made = prepare.mini_values(ROOT, cache, flat.get("DATASET", ""), company, options.pretrain, make, added)
     if make:
         print(duration(time.monotonic() - started), flush=True)
     return {

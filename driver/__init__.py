@@ -21,7 +21,7 @@ class Unmade(Exception):
 class CellFailed(Exception):
     """A cell did not come to its end: its place in the notebook that ran, the cause, and what to do about it."""
 
-    def __init__(self, index: int, cause: str, fix: str = ""):
+    def __init__(self, index: int, cause: str, fix: str = "") -> None:
         super().__init__(index, cause, fix)  # all of them, as they are what comes back from another process
         self.index = index
         self.cause = cause
@@ -38,7 +38,7 @@ class KernelKilled(CellFailed):
 class Failed(Exception):
     """Stages did not finish: their `failures` (scheduler.Failure), and the names of those `not_started` as they need them."""
 
-    def __init__(self, failures: tuple, not_started: tuple[str, ...]):
+    def __init__(self, failures: tuple, not_started: tuple[str, ...]) -> None:
         super().__init__(failures, not_started)
         self.failures = failures
         self.not_started = not_started

@@ -11,6 +11,11 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from ipykernel.zmqshell import ZMQInteractiveShell
 
 KEEP = 10_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
 EVERY = 10.0  # seconds from one line of a progress that writes over itself to the next
@@ -19,9 +24,13 @@ EVERY = 10.0  # seconds from one line of a progress that writes over itself to t
 class Lines:
     """Text on its way to a file: of what a terminal would write over, a line now and then, and the last state."""
 
-    def __init__(self, write):
-        self.put, self.lock = write, threading.Lock()
-        self.over, self.line, self.fresh, self.at_start = False, "", False, True
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self.put = write
+        self.lock = threading.Lock()
+        self.over = False  # a terminal would write over what comes now
+        self.line = ""  # what such a line shows
+        self.fresh = False  # the next piece begins it anew
+        self.at_start = True  # of a line in the file
 
     def write(self, text: str) -> int:
         """Pass on what stays; of what is written over, pass on what it has come to every ten seconds; return the length."""
@@ -62,7 +71,7 @@ class Lines:
             self.over = False
 
 
-def in_lines(stream) -> None:
+def in_lines(stream: TextIO) -> None:
     """Let progress bars on the stream, when it is no terminal, become a line every ten seconds."""
     if not stream.isatty():
         lines = Lines(stream.write)
@@ -73,19 +82,23 @@ def in_lines(stream) -> None:
 class Tap:
     """Sends a stream's full text to the log, and to the notebook no more than the beginning and end of each cell's."""
 
-    def __init__(self, stream, log: int):
-        self.log, self.lines, self.forward = log, Lines(self.keep), stream.write
+    def __init__(self, stream: TextIO, log: int) -> None:
+        self.log = log
+        self.lines = Lines(self.keep)
+        self.forward = stream.write
         self.clear()
         stream.write = self.write
 
     def clear(self) -> None:
         """Begin a cell: nothing forwarded, nothing held back."""
-        self.sent, self.held, self.tail = 0, 0, deque()
+        self.sent = self.held = 0
+        self.tail = deque()
 
     def write(self, text: str) -> int:
         """Log the text; forward it while there is room, then hold it back; return its length, as streams do."""
         self.lines.write(text)
-        head, rest = text[: max(0, KEEP - self.sent)], text[max(0, KEEP - self.sent) :]
+        room = max(0, KEEP - self.sent)
+        head, rest = text[:room], text[room:]
         if head:
             self.forward(head)
         if rest:
@@ -117,22 +130,23 @@ class Tap:
         self.clear()
 
 
-def run_loudly(shell) -> None:
+def run_loudly(shell: "ZMQInteractiveShell") -> None:
     """Make a failing shell command and exit() raise in the cell that has them."""
-    quietly, interactive = shell.system, sys.modules["IPython.core.interactiveshell"]
+    quietly = shell.system
+    interactive = sys.modules["IPython.core.interactiveshell"]
 
-    def system(command):
+    def system(command: str) -> None:
         quietly(command)
         if shell.user_ns.get("_exit_code"):
             raise subprocess.CalledProcessError(shell.user_ns["_exit_code"], command)
 
-    def getoutput(command):
+    def getoutput(command: str) -> str:
         text = subprocess.run(
             command, shell=True, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         return text.stdout
 
-    def ask_exit():
+    def ask_exit() -> None:
         raise SystemExit("the cell calls exit()")
 
     shell.system, shell.ask_exit, interactive.getoutput = system, ask_exit, getoutput
@@ -142,7 +156,7 @@ def main() -> None:
     """Run a kernel on the connection file given in the arguments until it is told to shut down."""
     told = False
 
-    def leave():
+    def leave() -> None:
         if told:
             os._exit(0)  # Python would take thousands of modules apart for two seconds or three
 

@@ -59,7 +59,7 @@ class Client(PapermillNotebookClient):
         self.km = Kernel(kernel_name=self.kernel_name, config=self.config, **self.address)
         return self.km
 
-    def start_new_kernel(self, **kwargs) -> None:
+    def start_new_kernel(self, **kwargs: object) -> None:
         """Start the kernel, and again when it dies before it answers; RuntimeError when it does so each time."""
         for start in range(1, STARTS + 1):
             try:
@@ -95,9 +95,10 @@ class Client(PapermillNotebookClient):
             return death(index, self.km.provisioner.process.returncode)
         return CellFailed(index, f"{type(error).__name__}: {error}")
 
-    def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+    def process_message(self, msg: dict[str, object], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         """Keep the message's output, streams merged as a terminal would show them, or a note when there is no more room."""
-        kind, content = msg["msg_type"], msg["content"]
+        kind = msg["msg_type"]
+        content = msg["content"]
         last = cell.outputs[-1] if cell.outputs else {}
         if kind == "stream" and last.get("name") == content["name"] and not self.clear_before_next_output:
             last.text = OVERWRITTEN.sub("", last.text + content["text"])
@@ -106,7 +107,7 @@ class Client(PapermillNotebookClient):
             content["data"] = {"text/plain": "[This output is left out: the notebook would become too large.]"}
         return super().process_message(msg, cell, cell_index)
 
-    def has_room(self, data: dict) -> bool:
+    def has_room(self, data: dict[str, object]) -> bool:
         """Return whether the notebook may hold this output too; what it holds is counted anew only when it seems full."""
         self.kept += len(json.dumps(data))
         if self.kept > ROOM:
@@ -127,7 +128,7 @@ def death(index: int, status: int) -> CellFailed:
     return CellFailed(index, f"the kernel {how}; the log has what it said last.")
 
 
-def with_parameters(path: Path, parameters: dict) -> NotebookNode:
+def with_parameters(path: Path, parameters: dict[str, object]) -> NotebookNode:
     """Return the notebook with the values in a cell of its own under the parameters cell, and no outputs."""
     page = load_notebook_node(str(path))
     page = parameterize_notebook(page, parameters, kernel_name="python3", language="python")

@@ -163,7 +163,7 @@ def stop_on_signals(mark: str) -> None:
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
-    def stop(number, frame):
+    def stop(number: int, frame: object) -> None:
         for each in numbers:
             signal.signal(each, lambda number, frame: os._exit(128 + number))
         end_processes(mark)

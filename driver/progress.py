@@ -6,6 +6,10 @@ import sys
 import textwrap
 import threading
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 EVERY = 10.0  # seconds between two lines about a cell that runs, where no line can be written over
 
@@ -18,7 +22,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def label(page, index: int) -> str:
+def label(page: "NotebookNode", index: int) -> str:
     """Return which of the notebook's own code cells stands at the index, with the heading above it or its first line."""
     code = [i for i, cell in enumerate(page.cells) if cell.cell_type == "code"]
     own = [i for i in code if "injected-parameters" not in page.cells[i].metadata.get("tags", [])]
@@ -33,29 +37,33 @@ class Cells:
     Beside other notebooks each line is written whole, with the notebook's name.
     """
 
-    def __init__(self, name: str, page, beside_others: bool):
-        self.name, self.page, self.now, self.beside_others = name, page, "", beside_others
-        self.live, self.over = sys.stdout.isatty() and not beside_others, threading.Event()
+    def __init__(self, name: str, page: "NotebookNode", beside_others: bool) -> None:
+        self.name = name
+        self.page = page
+        self.beside_others = beside_others
+        self.now = ""  # the cell that runs
+        self.live = sys.stdout.isatty() and not beside_others
+        self.over = threading.Event()
         self.writing = threading.RLock()  # a cell may end while its time is being shown
 
-    def __enter__(self):
+    def __enter__(self) -> "Cells":
         threading.Thread(target=self.tick, daemon=True).start()
         if not self.live and not self.beside_others:
             print(self.name, flush=True)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.over.set()
         self.end_cell()
 
-    def start_cell(self, cell, cell_index: int) -> None:
+    def start_cell(self, cell: "NotebookNode", cell_index: int) -> None:
         """Show that this cell begins, after the time that the one before took."""
         self.end_cell()
         if "injected-parameters" in cell.metadata.get("tags", []):
             return  # the values given; no cell of the notebook's own
         with self.writing:
-            self.now, self.since = label(self.page, cell_index), time.monotonic()
-            self.seen = self.since
+            self.now = label(self.page, cell_index)
+            self.since = self.seen = time.monotonic()
             if not self.beside_others:
                 self.write(f"{self.name}: {self.now}" if self.live else f"  {self.now} … ")
 

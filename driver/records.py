@@ -17,14 +17,14 @@ from helpers.files import code_of, modules_of, sha256, write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
 
-
 sha256_of_source = functools.cache(sha256)  # a full-size model is hashed once a run, not once a stage
 
 
 @functools.cache
-def versions(requirements: Path) -> dict:
+def versions(requirements: Path) -> dict[str, str]:
     """Return {package: installed version} of all that requirements.txt pins; Refused names what is not installed."""
-    found, missing = {}, []
+    found = {}
+    missing = []
     for name in re.findall(r"^([\w.-]+)==", requirements.read_text(encoding="utf-8"), re.MULTILINE):
         try:
             found[name] = importlib.metadata.version(name)
@@ -78,7 +78,7 @@ def inputs(stage: Stage, values: dict[str, object], root: Path, out: Path) -> di
     return json.loads(json.dumps(parts | machine.versions()))  # as it comes back from a manifest
 
 
-def made_for_others(manifest: dict | None) -> str:
+def made_for_others(manifest: dict[str, object] | None) -> str:
     """Return one hash over the data, models and results of a finished stage: what later stages read of it."""
     made = manifest["made"] if manifest else {}
     read = {file: digest for file, digest in made.items() if not re.search("(^|/)(plots|executed)/", file)}
@@ -91,33 +91,20 @@ def executed(name: str, out: Path, ending: str) -> Path:
     return out / folder / "executed" / f"{notebook}.{ending}"
 
 
-def manifest_path(name: str, out: Path) -> Path:
-    """Return where the stage's manifest stands, beside its executed notebook."""
-    return executed(name, out, "json")
-
-
-def read_manifest(name: str, out: Path) -> dict | None:
+def read_manifest(name: str, out: Path) -> dict[str, object] | None:
     """Return the stage's manifest, or None when there is none that is whole."""
     try:
-        manifest = json.loads(manifest_path(name, out).read_text(encoding="utf-8"))
+        manifest = json.loads(executed(name, out, "json").read_text(encoding="utf-8"))
         return manifest if manifest.pop("sha256") == digest(manifest) else None
     except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return None
 
 
-def finish(stage: Stage, values: dict, root: Path, inputs: dict, made: dict, seconds: float, out: Path) -> None:
-    """Write the manifest that makes the stage a finished one."""
-    record = {
-        "notebook": stage.name,
-        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "seconds": seconds,
-        "parameters": values,
-        "inputs": inputs,
-        "provenance": provenance(root),
-        "made": made,
-    }
-    record = json.loads(json.dumps(record))
-    write_whole(manifest_path(stage.name, out), json.dumps(record | {"sha256": digest(record)}, indent=1))
+def finish(name: str, out: Path, **content: object) -> None:
+    """Write the manifest, with this content, that makes the stage a finished one."""
+    finished = datetime.now().astimezone().isoformat(timespec="seconds")
+    record = json.loads(json.dumps({"notebook": name, "finished": finished, **content}))
+    write_whole(executed(name, out, "json"), json.dumps(record | {"sha256": digest(record)}, indent=1))
 
 
 def unfinished(name: str, out: Path) -> str:
@@ -134,7 +121,7 @@ def unfinished(name: str, out: Path) -> str:
     return ""
 
 
-def changes(name: str, now: dict, out: Path) -> list[str]:
+def changes(name: str, now: dict[str, object], out: Path) -> list[str]:
     """Return the names of the inputs that are not what the finished stage was made from."""
     before = read_manifest(name, out)["inputs"]
     return [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

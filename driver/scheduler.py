@@ -92,7 +92,7 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs jobs in threads of this process, and gives each a GPU where there is one."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         self.width = width
         self.pool = ThreadPoolExecutor(width)
         self.gpus = surroundings.Gpus()
@@ -211,7 +211,8 @@ def run_stage(job: Job) -> Outcome:
         made[executed.relative_to(job.out).as_posix()] = sha256(executed)
         failed.unlink(missing_ok=True)
         seconds = time.monotonic() - started
-        records.finish(job.stage, job.values, job.root, inputs, made, seconds, job.out)
+        about = {"parameters": job.values, "inputs": inputs, "provenance": records.provenance(job.root)}
+        records.finish(job.name, job.out, seconds=seconds, made=made, **about)
     except (CellFailed, Unmade, OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):  # a full disk; the error itself is what matters
             write_whole(failed, kernel.as_text(page))

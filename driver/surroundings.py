@@ -68,7 +68,7 @@ def gpus() -> dict[str, str]:
 class Gpus:
     """Shares the GPUs out among the kernels that run side by side: one to each, so that no training spreads over several."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.kernels = dict.fromkeys(gpus(), 0)
         self.lock = threading.Lock()
 

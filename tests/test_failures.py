@@ -18,6 +18,7 @@ RAISED = {
     "unmade": (driver.Unmade("nothing wrote a.json"), {}, "nothing wrote a.json"),
     "cell": (driver.CellFailed(3, "KeyError: 'key'", "look"), {"index": 3, "fix": "look"}, "KeyError: 'key'"),
     "killed": (driver.KernelKilled(3, "out of memory", "fewer"), {"index": 3, "fix": "fewer"}, "out of memory"),
+    "failed": (driver.Failed(("a",), ("b",)), {"failures": ("a",), "not_started": ("b",)}, "(('a',), ('b',))"),
 }
 
 

@@ -295,6 +295,24 @@ def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
     assert ran(again.stdout) == [] and again.stdout.count("up to date") == 2 * len(NAMES)
 
 
+MEETING = """
+import time
+from pathlib import Path
+Path(OUT, "here").touch()
+while len(list(Path(OUT).parent.glob("*/here"))) < 2:
+    time.sleep(0.05)
+"""
+
+
+def test_the_values_of_a_sweep_run_side_by_side_and_are_listed(fresh):
+    fresh.add("01_data", MEETING)
+    met = fresh.run("--sweep", "TRAIN_ROWS", "5", "50", "--jobs", "2", "--stage-limit", "3")
+    assert met.returncode == 0, met.stderr
+    listed = fresh.run("--sweep", "TRAIN_ROWS", "5", "50", "70", "--list").stdout
+    assert re.search(r"^sweep/TRAIN_ROWS=50/06_comparing done$", listed, re.M)
+    assert "sweep/TRAIN_ROWS=70/01_data missing, not finished yet" in listed and "    TRAIN_ROWS = 70\n" in listed
+
+
 def test_a_sweep_shows_the_spread_over_seeds():
     rows = {"mean": [0.9, 0.95], "sd": [0.02, 0.01], "seeds": [3, 3], "value": [10, 1000]}
     alone = rows | {"sd": [None, None], "seeds": [1, 1]}
@@ -438,7 +456,7 @@ def test_a_finished_folder_may_be_moved(project):
 # --- a failure --------------------------------------------------------------------------------------------------------
 
 
-def test_a_failing_cell_ends_the_run_and_names_notebook_cell_cause_and_mend(fresh):
+def test_a_failing_cell_ends_the_run_and_names_notebook_cell_cause_and_fix(fresh):
     fresh.edit("02_test_data", "1 / 0")
     failed = fresh.run()
     assert failed.returncode == 1

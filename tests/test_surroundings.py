@@ -129,6 +129,15 @@ def test_a_launchers_variable_is_dropped(name):
     assert name not in found and f"MY_{name}" in found
 
 
+def test_a_kernel_is_told_where_the_data_were_written_whatever_was_said_before(project):
+    for name in NAMES[1:3]:
+        project.add(name, "import os\nprint(os.environ['RUN_ALL_SERIES'])")
+    done = project.run("--seeds", "1", "2", env=os.environ | {"RUN_ALL_SERIES": "/nowhere"})
+    assert done.returncode == 0, done.stderr
+    for stage in (*NAMES[1:3], f"seeds/2/{NAMES[2]}"):
+        assert shown(project, stage).startswith(f"{project.out}\n")
+
+
 def test_no_kernel_sees_such_a_variable(fresh):
     fresh.add("01_data", PRINTS)
     said = runs(fresh, **LEFT_BEHIND)

@@ -186,7 +186,7 @@ DEAF = BUSY + "while True:\n    try:\n        time.sleep(1000)\n    except BaseE
 LOCKED = BUSY + "sum(range(10**13))  # holds the interpreter's lock\n"
 
 
-def wait_for(condition, seconds: float = 30):
+def wait_for(condition, seconds: float = 300):
     """Return the condition's first true value; fail when it stays false for so long."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
