@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import transformers
@@ -28,7 +27,6 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks import original
 from benchmarks.data import split, values
-from helpers import check
 from helpers.machine import choose_computing
 from helpers.models import distilbert_adapter, gpt2_adapter, load_base, load_distilbert, predict, tokenise
 from helpers.scores import predicted
@@ -38,7 +36,7 @@ NOTEBOOKS = {"distilbert_lora": "03_distilbert_lora", "gpt2_lora": "04_gpt2_lora
 LABELS = ("0", "1")
 TIMED = 3  # batches; with the first, uncounted one this is one step of the study's, which adds up four batches
 CHECKS = 4  # of the quality in an epoch
-SCORED = 200  # texts, against the pipeline
+PIPELINES = {"defaults": None, "batch 32": 32}  # batch sizes of the text-classification pipeline
 MAX_TOKENS = 512  # of a text that is scored
 
 
@@ -266,55 +264,24 @@ def until_mark(side: str, checkpoint: str, data: str, company: str, mark: float,
 # --- row 4, scoring
 
 
-def scorer(checkpoint: str) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """Return a model with a new head, and its tokenizer."""
-    return load_distilbert(checkpoint, LABELS, 0), transformers.AutoTokenizer.from_pretrained(checkpoint)
+def score_texts(way: str, checkpoint: str, data: str, company: str, number: int) -> dict:
+    """Return the texts a second and the probabilities of a model with a new head, by the series' `predict` or the pipeline.
 
-
-def compare_scoring(checkpoint: str, data: str, company: str, repeats: int) -> dict:
-    """Return the texts a second of the series and of the pipeline at its defaults and at 32, run by turns."""
-    model, tokenizer = scorer(checkpoint)
-    texts = split(data, company)[0]["text"].tolist()[:SCORED]
+    The texts are drawn again and again from those there are.
+    """
     computing = choose_computing("auto", "auto")
+    texts = split(data, company)[0]["text"].sample(number, replace=True, random_state=0).tolist()
+    model = load_distilbert(checkpoint, LABELS, seed=0)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     ready = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device=computing.device)
 
-    def by_pipeline(texts: list[str], **more: int) -> np.ndarray:
-        answers = ready(texts, truncation=True, max_length=MAX_TOKENS, **more)
-        return np.array([a["score"] if a["label"] == LABELS[1] else 1 - a["score"] for a in answers])
+    def score(texts: list[str]) -> list[float]:
+        if way == "series":
+            return predict(model, tokenizer, texts, MAX_TOKENS, computing).tolist()
+        answers = ready(texts, truncation=True, max_length=MAX_TOKENS, batch_size=PIPELINES[way])
+        return [a["score"] if a["label"] == LABELS[1] else 1 - a["score"] for a in answers]
 
-    return rates_by_turns(
-        {
-            "series": lambda texts: predict(model, tokenizer, texts, MAX_TOKENS, computing),
-            "defaults": by_pipeline,
-            "batch 32": lambda texts: by_pipeline(texts, batch_size=32),
-        },
-        texts,
-        repeats,
-    )
-
-
-def rates_by_turns(sides: dict[str, Callable], texts: list[str], repeats: int) -> dict[str, list[float]]:
-    """Return each side's texts a second, that many times; CheckFailed where a side's answers are not the series'."""
-    found = {side: [] for side in sides}
-    answers = {}
-    for score in sides.values():
-        score(texts[:8])  # what is loaded or compiled on the first call
-    for _ in range(repeats):
-        for side, score in sides.items():
-            started = time.perf_counter()
-            answers[side] = score(texts)
-            found[side].append(len(texts) / (time.perf_counter() - started))
-    gap = max(abs(answers[side] - answers["series"]).max() for side in sides)
-    check(gap < 0.01, f"the pipeline gives other probabilities than the series, by up to {gap:.3f}")
-    return found
-
-
-def scoring_rate(checkpoint: str, data: str, company: str, number: int) -> dict:
-    """Return the texts a second of `predict` on that many texts, drawn again and again from those there are."""
-    model, tokenizer = scorer(checkpoint)
-    texts = split(data, company)[0]["text"].sample(number, replace=True, random_state=0).tolist()
-    computing = choose_computing("auto", "auto")
-    predict(model, tokenizer, texts[:64], MAX_TOKENS, computing)
+    score(texts[:64])  # what the first call loads does not count
     started = time.perf_counter()
-    predict(model, tokenizer, texts, MAX_TOKENS, computing)
-    return {"texts_per_second": number / (time.perf_counter() - started)}
+    probability = score(texts)
+    return {"texts_per_second": number / (time.perf_counter() - started), "probability": probability}

@@ -137,15 +137,19 @@ def selecting(material: Material, settings: Settings) -> list[dict]:
 
 def scoring(material: Material, settings: Settings) -> list[dict]:
     """Return the pipeline's rates against the series', and the series' own on more and more texts."""
-    given = {"checkpoint": material.models["distilbert"], "repeats": settings.repeats, **material.complaints}
-    compare = partial(measure.in_child, "benchmarks.models:compare_scoring", **given)
-    found = measure.side_by_side("scoring, all by turns", {"all": compare}, 1)["all"][0]
-    figures = [
-        measure.figure(f"scoring against the pipeline, {side}", "texts/s", found[side], found["series"], True)
-        for side in ("defaults", "batch 32")
-    ]
-    given = {"checkpoint": material.mini_models["distilbert"], **material.complaints}
-    sides = {n: partial(measure.in_child, "benchmarks.models:scoring_rate", number=n, **given) for n in SIZES}
+    score = partial(measure.in_child, "benchmarks.models:score_texts", **material.complaints)
+    given = {"checkpoint": material.models["distilbert"], "number": SIZES[0]}
+    sides = {way: partial(score, way=way, **given) for way in ("defaults", "batch 32", "series")}
+    runs = measure.side_by_side("scoring", sides, settings.repeats)
+    figures = []
+    for way in ("defaults", "batch 32"):
+        pairs = zip(runs[way][0]["probability"], runs["series"][0]["probability"], strict=True)
+        gap = max(abs(one - other) for one, other in pairs)
+        check(gap < 0.01, f"the pipeline ({way}) gives other probabilities than the series, by up to {gap:.3f}")
+        pair = {"original": runs[way], "series": runs["series"]}
+        figures += compared(f"scoring against the pipeline, {way}", pair, "texts_per_second")
+    given = {"way": "series", "checkpoint": material.mini_models["distilbert"]}
+    sides = {number: partial(score, number=number, **given) for number in SIZES}
     for number, runs in measure.side_by_side("scoring more", sides, settings.repeats).items():
         for key in ("texts_per_second", "peak_mb"):
             name = f"scoring {number:,} texts, miniature model"

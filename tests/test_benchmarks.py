@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,12 @@ import pytest
 import torch
 from peft import get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
-from toy_models import CARD, MORTGAGE, some_letters, tiny_distilbert, tiny_gpt2
-from transformers import GPT2Config, GPT2ForSequenceClassification
+from toy_models import CARD, CPU, MORTGAGE, some_letters, tiny_distilbert, tiny_gpt2
+from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from benchmarks import data, measure, models, original, run, whole_run
 from helpers import CheckFailed
-from helpers.models import gpt2_adapter
+from helpers.models import gpt2_adapter, load_distilbert
 from mini.writer import write_complaints
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,20 @@ def complaints(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
     return {"distilbert": str(tiny_distilbert(folder)), "gpt2": str(tiny_gpt2(folder))}
+
+
+def decided_distilbert(checkpoint, labels, seed):
+    """Return a toy that is 73 % sure of either class on a text of it; a new head as such hardly tells texts apart."""
+    model = load_distilbert(checkpoint, labels, seed).eval()
+    tokens = AutoTokenizer.from_pretrained(checkpoint)([CARD, MORTGAGE], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        card, mortgage = model(**tokens).logits.diff()[:, 0]
+        scale = 2 / (card - mortgage)
+        model.classifier.weight *= scale
+        model.classifier.bias[1] = -scale * (card + mortgage) / 2
+    return model
 
 
 # --- arithmetic
@@ -99,17 +113,6 @@ def test_a_run_is_split_by_its_cells_times_and_pythons_account_of_imports(tmp_pa
     assert whole_run.parts_of(executed) == {"start": 2, "imports": 2, "work": 5}
 
 
-@pytest.mark.parametrize(("wrong", "refused"), [(0.0, False), (0.1, True)])
-def test_rates_are_told_only_of_scorers_that_agree(wrong, refused):
-    sides = {"series": lambda texts: np.full(len(texts), 0.5), "other": lambda texts: np.full(len(texts), 0.5 + wrong)}
-    if refused:
-        with pytest.raises(CheckFailed, match=r"by up to 0\.100"):
-            models.rates_by_turns(sides, [CARD] * 9, repeats=2)
-    else:
-        found = models.rates_by_turns(sides, [CARD] * 9, repeats=2)
-        assert [len(rates) for rates in found.values()] == [2, 2]
-
-
 # --- the two sides
 
 
@@ -149,21 +152,47 @@ def test_the_series_side_has_the_notebooks_adapters_and_settings(checkpoints, tm
 
 @pytest.mark.parametrize("side", run.SIDES)
 def test_a_few_batches_are_trained_on_both_sides(checkpoints, monkeypatch, side):
-    monkeypatch.setattr(models, "split", lambda *_: (some_letters(40), some_letters(8)))
+    monkeypatch.setattr(models, "split", lambda *_: (some_letters(240), some_letters(8)))
     monkeypatch.setattr(models, "matrix_rate", lambda *_: 1e9)
     found = models.train_a_few(side, "distilbert_lora", checkpoints, "data", COMPANY, batch_size=4)
     assert found["texts_per_second"] > 0 and found["share_of_matrix_rate"] > 0
-    assert found["padded_per_real"] > 15 if side == "original" else 1 <= found["padded_per_real"] < 1.5
+    low, high = {"original": (15, 80), "series": (1, 1.15)}[side]
+    assert low <= found["padded_per_real"] < high
 
 
-@pytest.mark.parametrize(("mark", "limit", "steps"), [(0.0, 1, 1), (1.1, 0, 1), (1.1, 1, 8)], ids=str)
-def test_a_training_to_quality_ends_at_its_mark_its_limit_or_its_end(checkpoints, monkeypatch, mark, limit, steps):
+@pytest.mark.parametrize(("mark", "checks"), [(0.0, 1), (1.1, 8)], ids=str)
+def test_a_training_to_quality_ends_at_its_mark_or_its_end(checkpoints, monkeypatch, mark, checks):
     monkeypatch.setattr(models, "split", lambda *_: (some_letters(32), some_letters(8)))
     seen = []
     monkeypatch.setattr(models, "predict", lambda model, *_: seen.append(model) or np.ones(8))
-    found = models.until_mark("series", checkpoints["distilbert"], "data", COMPANY, mark, limit)
+    found = models.until_mark("series", checkpoints["distilbert"], "data", COMPANY, mark, limit_minutes=10)
     assert (found["best"], found["reached"]) == (0.5, mark == 0.0)
-    assert len(seen) == steps and found["seconds"] > 0  # asked after each of the two steps of an epoch
+    assert len(seen) == checks and found["seconds"] > 0  # after each of the two steps of four epochs
+
+
+def test_the_watch_asks_every_so_many_steps_and_ends_beyond_its_limit_at_once():
+    asked = []
+    control = SimpleNamespace(should_training_stop=False)
+    watch = models.Watch(lambda: asked.append(step) or 0.5, every=3, mark=0.9, limit=600)
+    for step in (1, 2, 3, 4, 5):
+        if step == 5:
+            watch.seconds.append(601.0)
+        watch.on_step_begin()
+        watch.on_step_end(None, SimpleNamespace(global_step=step, max_steps=9), control)
+        assert control.should_training_stop == (step == 5)
+    assert asked == [3, 5] and watch.best == 0.5
+
+
+def test_the_pipeline_and_the_series_score_the_same_texts_alike(checkpoints, monkeypatch):
+    monkeypatch.setattr(models, "split", lambda *_: (some_letters(12), some_letters(8)))
+    monkeypatch.setattr(models, "choose_computing", lambda *_: CPU)
+    monkeypatch.setattr(models, "load_distilbert", decided_distilbert)
+    given = {"checkpoint": checkpoints["distilbert"], "data": "data", "company": COMPANY, "number": 40}
+    found = {way: models.score_texts(way, **given) for way in ("series", *models.PIPELINES)}
+    assert all(each["texts_per_second"] > 0 and len(each["probability"]) == 40 for each in found.values())
+    for way in models.PIPELINES:
+        assert found[way]["probability"] == pytest.approx(found["series"]["probability"], abs=0.03)
+    assert np.std(found["series"]["probability"]) > 0.1  # or any order of the texts would do
 
 
 def test_the_series_selects_as_notebook_01_does(complaints):
@@ -253,6 +282,22 @@ def test_a_mark_that_the_original_did_not_reach_makes_the_ratio_a_bound(monkeypa
     ends["series"]["reached"] = False
     with pytest.raises(CheckFailed, match="the series did not reach"):
         run.quality(material, run.Settings(1, 1, None, 2))
+
+
+def test_scorers_that_disagree_are_not_compared(monkeypatch):
+    answers = {"series": [0.5, 0.5], "defaults": [0.5, 0.505], "batch 32": [0.5, 0.505]}
+    child = {"texts_per_second": 1, "peak_mb": 1}
+    monkeypatch.setattr(measure, "in_child", lambda _, way, **__: child | {"probability": answers[way]})
+    material = run.Material(
+        {"distilbert": "one"}, {"distilbert": "other"}, "data", Path("source"), COMPANY, Path("here")
+    )
+    lines = run.scoring(material, run.Settings(2, 1, None, 1))
+    assert [line["unit"] for line in lines] == ["texts/s"] * 2 + ["texts/s", "MB"] * len(run.SIZES)
+    answers["batch 32"] = [0.5, 0.6]
+    with pytest.raises(
+        CheckFailed, match=r"pipeline \(batch 32\) gives other probabilities than the series, by up to 0\.100"
+    ):
+        run.scoring(material, run.Settings(2, 1, None, 1))
 
 
 def test_rows_that_differ_are_not_compared(monkeypatch, tmp_path):
