@@ -2,42 +2,37 @@
 """Run the six notebooks in order, skip what is up to date, and show the result: python run_all.py --mini
 
 A notebook is finished when its manifest, OUT/executed/NAME.json, says so and every file listed there still has its hash.
-The rooms of this driver are in driver/; series says which stages there are, running how they run.
+Here stands the command line; driver/ does the work, and its README says which module does what.
 """
 
 import argparse
-import json
-import math
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # before PYTHONPATH, and under PYTHONSAFEPATH too
-sys.path.insert(1, str(Path(__file__).resolve().parent / "notebooks"))  # for helpers
+sys.path.insert(0, str(Path(__file__).resolve().parent / "notebooks"))  # for helpers
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # both before PYTHONPATH, and under PYTHONSAFEPATH too
 
-from driver import Refused, guard, kit, parameters, prefetch, readme, records, saving, series, surroundings, sweep
-from driver.guard import Stopped
+from driver import Failed, Refused, Stopped, parameters, prepare, processes, publish, records, scheduler, stages
 from driver.progress import duration
-from driver.records import Stage
-from driver.running import Failed, run_stages, state
-from driver.series import NAMES
+from driver.scheduler import Job
+from driver.stages import NAMES, Stage
 from helpers import machine
-from helpers.files import write_whole
 
 ROOT = Path(__file__).resolve().parent
-NOTEBOOKS = ROOT / "notebooks"
+FLAGS = {
+    "--mini": "run offline in minutes, on embedded data and miniature models",
+    "--pretrain": "with --mini: pretrain the miniature models on the data's other companies, instead of taking the shipped ones",
+    "--controls": "train head-only and full fine-tuning too, to compare with",
+    "--force": "run also what is up to date",
+    "--save": "after all succeeded, write the outputs into notebooks/ (needs --controls)",
+    "--list": "show the notebooks, their state and parameters; run nothing",
+    "--prefetch": "download the full study's data and models, then run offline; run nothing",
+}
 
-RANGES = {
-    "SEED": (0, 2**32 - 1),
-    "MORE_ROWS": (0, math.inf),
-    "DROPOUT": (0, 1),
-    "LEARNING_RATE": (0, 1),
-}  # other counts: from 1; fractions: from 0
 
-
-# --- what is asked for ------------------------------------------------------------------------------------------------
+Values = dict[str, dict[str, object]]  # {notebook: {parameter: value}}
 
 
 def parse() -> argparse.Namespace:
@@ -45,263 +40,141 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Run the six notebooks in order, skip what is up to date, and show the result."
     )
-    parser.add_argument(
-        "--mini", action="store_true", help="run offline in minutes, on embedded data and miniature models"
-    )
-    parser.add_argument(
-        "--pretrain",
-        action="store_true",
-        help="with --mini: pretrain the miniature models on the data's other companies, instead of taking the shipped ones",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of all outputs (the repository; with --mini runs/mini)"
-    )
+    add = parser.add_argument
+    for flag, text in FLAGS.items():
+        add(flag, action="store_true", help=text)
+    add("--out", type=Path, metavar="DIR", help="folder of all outputs (the repository; with --mini runs/mini)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", nargs="+", metavar="NAME", help="run these notebooks only")
     which.add_argument("--from", dest="first", metavar="NAME", help="run this notebook and all after it")
-    parser.add_argument("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), default=[], help="set a parameter")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, metavar="SEED", default=[], help="train 03 to 05 once for each seed (42)"
-    )
-    parser.add_argument(
-        "--controls", action="store_true", help="train head-only and full fine-tuning too, to compare with"
-    )
-    parser.add_argument(
-        "--sweep", nargs="+", metavar=("NAME", "VALUE"), default=[], help="run the series for each value of a parameter"
-    )
-    parser.add_argument("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
-    parser.add_argument("--force", action="store_true", help="run also what is up to date")
-    parser.add_argument(
-        "--save", action="store_true", help="after all succeeded, write the outputs into notebooks/ (needs --controls)"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="show the notebooks, their state and parameters; run nothing"
-    )
-    parser.add_argument(
-        "--prefetch",
-        action="store_true",
-        help="download the full study's data and models, then run offline; run nothing",
-    )
-    parser.add_argument("--cell-limit", type=float, metavar="MINUTES", default=720, help="end a cell after (720)")
-    parser.add_argument(
-        "--stage-limit", type=float, metavar="MINUTES", default=1440, help="end a notebook after (1440)"
-    )
+    add("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), default=[], help="set a parameter")
+    seeds = {"nargs": "+", "type": int, "metavar": "SEED", "default": []}
+    add("--seeds", **seeds, help="train 03 to 05 once for each seed (42)")
+    sweep = {"nargs": "+", "metavar": ("NAME", "VALUE"), "default": []}
+    add("--sweep", **sweep, help="run the series for each value of a parameter")
+    add("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
+    add("--cell-limit", type=float, metavar="MINUTES", default=720, help="end a cell after (720)")
+    add("--stage-limit", type=float, metavar="MINUTES", default=1440, help="end a notebook after (1440)")
     options = parser.parse_args()
+    options.controls = options.controls or any("controls" in Path(name).name for name in options.only or [])
+    check(options)
+    return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """Return when the options go together; Refused says which do not."""
     if options.pretrain and not options.mini:
         raise Refused(
             "--pretrain makes miniature models, so it goes with --mini. A full run takes -p DISTILBERT and -p GPT2."
         )
+    if options.prefetch and options.mini:
+        raise Refused("--prefetch is for the full study: --mini makes its own data and models, and needs no network.")
     if options.jobs < 1:
         raise Refused(f"--jobs {options.jobs}: at least one notebook has to run at a time.")
     if options.save and not options.controls:
         raise Refused("--save writes the outputs of all notebooks, the controls' too. Add --controls.")
-    if options.sweep and (options.only or options.first or options.save or options.list):
-        raise Refused(
-            "--sweep runs the whole series for each value; it does not go with --only, --from, --save, --list."
-        )
-    if options.sweep and options.sweep[0] == "SEED":
-        raise Refused("--sweep SEED: use --seeds, which trains only what a seed changes.")
+    if options.sweep and (options.only or options.first or options.save):
+        raise Refused("--sweep runs the whole series for each value; it does not go with --only, --from, --save.")
     if len(set(options.seeds)) < len(options.seeds):
         raise Refused(f"--seeds {' '.join(map(str, options.seeds))}: each seed must be another.")
     for seed in options.seeds:
-        parameters.in_range("SEED", seed, 42, RANGES)
-    options.controls = options.controls or "controls" in map(short_name, options.only or [])
-    return options
+        parameters.in_range("SEED", seed, 42)
 
 
-def short_name(name: str) -> str:
-    """Return a notebook's name without folder and ending."""
-    return Path(name).name.removesuffix(".ipynb")
+def pins(options: argparse.Namespace) -> dict[str, str]:
+    """Return what makes a mini run compute the same on every machine, unless another device or precision is asked for."""
+    asked = {name for name, _ in options.p}
+    return machine.pins() if options.mini and not {"DEVICE", "PRECISION"} & asked else {}
 
 
-def known_name(name: str) -> str:
-    """Return the notebook's name without folder and ending; Refused when there is none of that name."""
-    short = short_name(name)
-    if short not in NAMES:
-        raise Refused(f"There is no notebook {name}. {parameters.closest(short, NAMES)}")
-    return short
-
-
-def selected(options: argparse.Namespace) -> list[Stage]:
-    """Return the stages that the command line asks for, in order."""
-    only = [known_name(name) for name in options.only or NAMES]
-    first = NAMES.index(known_name(options.first)) if options.first else 0
-    every = series.stages(options.seeds, options.controls)
-    return [stage for stage in every if stage.notebook in only and NAMES.index(stage.notebook) >= first]
-
-
-def notebook(name: str) -> Path:
-    """Return the path of the notebook of that name."""
-    return NOTEBOOKS / f"{name}.ipynb"
-
-
-def mini_values(known: dict, given: dict, out: Path, options: argparse.Namespace) -> dict:
-    """Return {notebook: {parameter: value}} of the offline demo; unless they are only listed, what lacks is made now."""
+def mini_values(options: argparse.Namespace, known: Values, given: Values, out: Path, environment: dict) -> Values:
+    """Return the values of the offline demo; unless they are only listed, what lacks of data and models is made now."""
     started = time.monotonic()
     make = not options.list
     if make:
         print("mini data and models … ", end="", flush=True)
     flat = {name: value for values in given.values() for name, value in values.items()}
-    cache = kit.cache_folder(ROOT, out)
     company = flat.get("COMPANY", known["01_data"]["COMPANY"])
-    made = kit.values(ROOT, cache, flat.get("DATASET", ""), company, options.pretrain, make)
+    cache = prepare.cache_folder(ROOT, out)
+    made = prepare.mini_values(ROOT, cache, flat.get("DATASET", ""), company, options.pretrain, make, environment)
     if make:
         print(duration(time.monotonic() - started), flush=True)
     return {
-        name: {
-            parameter: parameters.typed(parameter, value, known[name][parameter]) for parameter, value in values.items()
-        }
-        for name, values in made.items()
+        notebook: {name: parameters.typed(name, value, known[notebook][name]) for name, value in values.items()}
+        for notebook, values in made.items()
     }
 
 
-def values_of(known: dict, given: dict, out: Path, options: argparse.Namespace) -> dict:
-    """Return {stage: {parameter: value}}: the notebooks' own, under mini's, those of the command line, and the stage's."""
-    mini = mini_values(known, given, out, options) if options.mini else {}
+def make_jobs(options: argparse.Namespace, every: list[Stage], known: Values, given: Values, out: Path) -> list[Job]:
+    """Return a job for each stage, with the notebooks' values under mini's, those of the command line, and the stage's."""
+    environment = pins(options) | processes.environment(out)
+    mini = mini_values(options, known, given, out, environment) if options.mini else {}
     values = {name: known[name] | mini.get(name, {}) | given.get(name, {}) for name in NAMES}
-    return {
-        stage.name: values[stage.notebook] | series.own_values(stage, options.seeds) | {"OUT": str(out / stage.folder)}
-        for stage in series.stages(options.seeds, options.controls)
-    }
-
-
-# --- what is there ----------------------------------------------------------------------------------------------------
-
-
-def check_needs(stages: list[Stage], values: dict, out: Path, options: argparse.Namespace) -> None:
-    """Return when all that the stages need from others is whole; Refused names the command that makes it."""
-    needed = {need for stage in stages for need in stage.needs} - {stage.name for stage in stages}
-    for stage in series.stages(options.seeds, options.controls):
-        if stage.name in needed:
-            reason = records.unfinished(stage.name, out)
-            if reason:
-                where = (" --mini" if options.mini else "") + (f" --out {options.out}" if options.out else "")
-                where += f" --seeds {' '.join(map(str, options.seeds))}" if options.seeds else ""
-                raise Refused(
-                    f"{stage.name} is needed, but in {out}: {reason}. Type: python run_all.py{where} --only {stage.notebook}"
-                )
-            changed = records.changes(stage.name, records.inputs(stage, values[stage.name], ROOT, out), out)
-            if changed:
-                print(f"{stage.name} is taken as it was made, with another {', '.join(changed)}")
-
-
-def show_list(stages: list[Stage], values: dict, out: Path) -> None:
-    """Print each stage's state and parameters."""
-    again = set()
-    for stage in stages:
-        reason = state(stage, values[stage.name], ROOT, out)
-        if reason == "done" and again & set(stage.needs):
-            reason = f"stale, runs again after {', '.join(sorted(again & set(stage.needs)))}"
-        if reason != "done":
-            again.add(stage.name)
-        print(f"{stage.name:20} {reason}")
-        for name, value in values[stage.name].items():
-            print(f"    {name} = {value!r}")
-
-
-# --- what comes of it -------------------------------------------------------------------------------------------------
-
-
-def show_results(times: dict[str, str], out: Path, pairs: list) -> None:
-    """Print the result table, for a mini run with its own values how it compares with the published one, times, and the plot."""
-    result = json.loads((out / "results/06_comparing.json").read_text(encoding="utf-8"))
-    scores = ("accuracy", "precision", "recall", "f1")
-    print(f"\n{'model':18}{'kind':8}" + "".join(f"{score:>10}" for score in scores) + "   accuracy over seeds")
-    for row in result["test"]:
-        print(
-            f"{row['model']:18}{row['kind']:8}"
-            + "".join(f"{row[score]:10.3f}" for score in scores)
-            + f"   {readme.over_seeds(result, row['model'])}".rstrip()
-        )
-    published = ROOT / "docs/06_comparing.json"
-    if result["mini"] and not pairs and published.exists():
-        print(readme.beside_published(result, json.loads(published.read_text(encoding="utf-8"))))
-    print("\nTime: " + ", ".join(f"{name} {time}" for name, time in times.items()))
-    print(f"Bar plot: {out / 'plots/barplot_perfmetrics.png'}")
-
-
-def save(values: dict, out: Path, options: argparse.Namespace) -> None:
-    """Write clean outputs back into notebooks/, and table and figure into README.md and docs/; Refused when one is unfit."""
-    behind = [
-        stage.name
-        for stage in series.stages(options.seeds, options.controls)
-        if state(stage, values[stage.name], ROOT, out) != "done"
-    ]
-    if behind:
-        raise Refused(f"--save needs all notebooks up to date; these are not: {', '.join(behind)}. Run them first.")
-    texts = {
-        name: saving.clean(notebook(name), out / f"executed/{name}.ipynb", [ROOT, Path.home(), out]) for name in NAMES
-    }
-    results = (out / "results/06_comparing.json").read_text(encoding="utf-8")
-    front_page = readme.with_results((ROOT / "README.md").read_text(encoding="utf-8"), json.loads(results))
-    for name, text in texts.items():
-        write_whole(notebook(name), text)
-    write_whole(ROOT / "docs/06_comparing.json", results)
-    write_whole(ROOT / "README.md", front_page)
-    figure = "barplot_perfmetrics.png"
-    write_whole(ROOT / "docs" / figure, (out / "plots" / figure).read_bytes())
-    print(f"Saved the outputs of {len(texts)} notebooks in {NOTEBOOKS}, table and figure in README.md and docs/")
-
-
-def pin(options: argparse.Namespace) -> None:
-    """Make a mini run compute the same on every machine, unless another device or precision is asked for."""
-    if options.mini and not {"DEVICE", "PRECISION"} & {name for name, _ in options.p}:
-        os.environ.update(machine.pins())
+    limits = scheduler.Limits(options.cell_limit, options.stage_limit)
+    return scheduler.make_jobs(every, values, ROOT, out, limits, environment, options.jobs > 1)
 
 
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    pin(options)
-    out = (options.out or (ROOT / "runs" / "mini" if options.mini else ROOT)).resolve()
-    if options.sweep:
-        return run_sweep(options, out)
-    run_series(options, options.p, out)
-
-
-def run_series(options: argparse.Namespace, pairs: list, out: Path) -> None:
-    """Run what the options ask for, with these pairs of parameter and value, into the output folder."""
-    stages = selected(options)
+    out = (options.out or (ROOT / "runs/mini" if options.mini else ROOT)).resolve()
+    every = stages.series(options.seeds, options.controls)
+    chosen = stages.select(every, options.only, options.first)
     records.versions(ROOT / "requirements.txt")  # what is not installed is refused now, not at the first notebook
-    known = {name: parameters.defaults(notebook(name)) for name in NAMES}
-    asked = {stage.notebook: known[stage.notebook] for stage in stages}
-    given = parameters.from_command_line(pairs, asked, RANGES, ROOT)
-    if options.prefetch and options.mini:
-        raise Refused("--prefetch is for the full study: --mini makes its own data and models, and needs no network.")
+    known = {name: parameters.defaults(ROOT / f"notebooks/{name}.ipynb") for name in NAMES}
+    asked = {stage.notebook: known[stage.notebook] for stage in chosen}
+    given = parameters.from_command_line(options.p, asked, ROOT)
     if options.prefetch:
-        return prefetch.fetch({name: known[name] | given[name] for name in asked}, ROOT)
+        return prepare.prefetch({name: asked[name] | given[name] for name in asked}, ROOT)
+    name, *texts = options.sweep or [""]
+    swept = parameters.sweep_values(name, texts, known, ROOT) if name else []
+    if name:
+        every = stages.swept(every, name, swept, [each for each in known if name in known[each]])
+        chosen = every
     if options.list:
-        return show_list(stages, values_of(known, given, out, options), out)
-    with guard.sole_writer(out, ROOT):
-        values = values_of(known, given, out, options)
-        check_needs(stages, values, out, options)
-        times = run_stages(stages, values, ROOT, out, options)
-        if "06_comparing" in times:
-            show_results(times, out, pairs)
+        return scheduler.show([job for job in make_jobs(options, every, known, given, out) if job.stage in chosen])
+    with processes.sole_writer(out, ROOT):
+        jobs = make_jobs(options, every, known, given, out)
+        run_chosen(options, [job for job in jobs if job.stage in chosen], jobs, out)
+        if name:
+            publish.show_sweep(name, swept, out)
         if options.save:
-            save(values, out, options)
+            publish.save(jobs, ROOT, out)
 
 
-def run_sweep(options: argparse.Namespace, out: Path) -> None:
-    """Run the whole series once for each value of a numeric parameter, and show what the scores make of it."""
-    name, *texts = options.sweep
-    known = {each: parameters.defaults(notebook(each)) for each in NAMES}
-    values = []
-    for text in texts:  # all of them are checked before the first runs
-        given = parameters.from_command_line([*options.p, (name, text)], known, RANGES, ROOT)
-        values.append(next(given[each][name] for each in NAMES if name in given[each]))
-    if not values or not all(type(value) in (int, float) for value in values):
-        raise Refused(f"--sweep {' '.join(options.sweep)}: it takes a numeric parameter and one or more values.")
-    for value in values:
-        print(f"--- {name} = {value:g}", flush=True)
-        run_series(options, [*options.p, (name, str(value))], sweep.folder(out, name, value))
-    with guard.sole_writer(out, ROOT):
-        sweep.collect(name, values, out)
+def run_chosen(options: argparse.Namespace, chosen: list[Job], jobs: list[Job], out: Path) -> None:
+    """Run the chosen jobs, and print how long they took, and the result where there is one."""
+    where = " --mini" if options.mini else ""
+    where += f" --out {options.out}" if options.out else ""
+    where += f" --seeds {' '.join(map(str, options.seeds))}" if options.seeds else ""
+    scheduler.check_needs(chosen, jobs, f"python run_all.py{where}")
+    outcomes = scheduler.run_jobs(chosen, scheduler.LocalExecutor(options.jobs), options.force)
+    if "06_comparing" in outcomes:
+        publish.show_results(out, ROOT, compare=not options.p)
+    print("\nTime: " + ", ".join(f"{name} {outcome.time}" for name, outcome in outcomes.items()))
+    if "06_comparing" in outcomes:
+        print(f"Bar plot: {out / 'plots' / publish.FIGURE}")
+    print(f"Pages: {publish.write_site(out, ROOT)}")
+
+
+def told(error: Failed) -> str:
+    """Return in words which stages failed, where, why, and what to do about each."""
+    parts = []
+    for failure in error.failures:
+        where = f", {failure.cell}" if failure.cell else ""
+        text = f"FAILED {failure.stage}{where}\n{failure.cause}\n" + (f"{failure.fix}\n" if failure.fix else "")
+        parts.append(f"{text}See {failure.page or failure.log}; all that it printed: {failure.log}.")
+    parts[-1] += (
+        f"\nFix the cause, then type the same command again; finished notebooks are kept:\n{processes.command()}"
+    )
+    if error.not_started:
+        parts.append(f"Not started, for they need what failed: {', '.join(error.not_started)}.")
+    return "\n\n".join(parts)
 
 
 def main() -> int:
     """Run, and return the exit status: 0 done, 1 a notebook failed, 2 refused, 128 + n stopped by signal n."""
-    surroundings.settle()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside a busy neighbour, threads that spin are 8 times slower
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a sign that the output cannot show stops nothing
     try:
         run(parse())
         return 0
@@ -309,14 +182,12 @@ def main() -> int:
         print(f"run_all.py: {error}", file=sys.stderr)
         return 2
     except Failed as error:
-        print(f"\n{error}", file=sys.stderr)
+        print(f"\n{told(error)}", file=sys.stderr)
         return 1
     except Stopped as error:
-        number = error.args[0]
-        print(
-            f"\nStopped by {signal.Signals(number).name}. Finished notebooks are kept; to go on, type:\n{guard.command()}"
-        )
-        return 128 + number
+        print(f"\nStopped by {signal.Signals(error.number).name}. Finished notebooks are kept; to go on, type:")
+        print(processes.command())
+        return 128 + error.number
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ def texts_like(source: pa.Table, rows: int, random: np.random.Generator) -> list
     longest = len(whole) // 2  # of a text
     lengths = np.exp(random.normal(np.log(MEDIAN_WORDS * characters), SPREAD, rows)).astype(int).clip(1, longest)
     starts = random.integers(0, len(whole) - longest, rows)
-    found = [whole[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    places = zip(starts.tolist(), lengths.tolist(), strict=True)
+    found: list[str | None] = [whole[start : start + length] for start, length in places]
     unfilled = random.integers(0, rows, rows // 500).tolist()
     for place, empty in zip(unfilled, itertools.cycle([None, " \n"]), strict=False):
         found[place] = empty

@@ -41,7 +41,7 @@ def child(function: str, given: str) -> None:
 
 def side_by_side(name: str, sides: dict[str, Callable[[], dict]], repeats: int) -> dict[str, list[dict]]:
     """Run all sides in turn, that many times, and say so while it goes; return each side's dicts in order."""
-    found = {side: [] for side in sides}
+    found: dict[str, list[dict]] = {side: [] for side in sides}
     for repeat in range(1, repeats + 1):
         for side, run in sides.items():
             print(f"  {name}: {side}, {repeat} of {repeats} … ", end="", flush=True)

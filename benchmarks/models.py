@@ -139,7 +139,7 @@ def stratified(items: list, parts: int) -> list:
 def matrix_rate(device: torch.device, precision: torch.dtype, seconds: float = 1.0) -> float:
     """Return the operations a second of products of square matrices 2,048 wide, the median of those that fit the time."""
     one, other = (torch.randn(2048, 2048, device=device).to(precision) for _ in range(2))
-    rates = []
+    rates: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
         started = time.perf_counter()

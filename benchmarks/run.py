@@ -7,7 +7,7 @@
     scoring    texts a second against the text-classification pipeline, and on 200 to 20,000 texts
     run        the mini run by notebook and part, the driver's own share, and a run that has nothing to do
 
-Without --models and --data the offline kit's miniatures and complaints are used, and the table says so. Each figure is the
+Without --models and --data the offline demo's miniatures and complaints are used, and the table says so. Each figure is the
 median of several repeats, both sides by turns and each in a process of its own; beside it stand the least and the
 greatest. Quiet the machine first: its load at the start is in the file.
 """
@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "notebooks"))  # for helpers
@@ -54,12 +55,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Material:
-    """What is measured with: models and complaints, given or the offline kit's, and a folder for what is made on the way."""
+    """What is measured with: models and complaints, given or the offline demo's, and a folder for what is made on the way."""
 
     models: dict[str, str]  # the folder of each of NAMES
     mini_models: dict[str, str]
     data: str
-    source: Path  # the kit's complaints: the large file is made from them, whatever the data
+    source: Path  # the demo's complaints: the large file is made from them, whatever the data
     company: str
     scratch: Path
 
@@ -70,16 +71,16 @@ class Material:
 
 
 def prepare(models: Path | None, data: Path | None) -> Material:
-    """Return the material: the folder of models and the file of complaints, or in their place the offline kit's."""
+    """Return the material: the folder of models and the file of complaints, or in their place the offline demo's."""
     scratch = ROOT / "runs" / "benchmarks"
     company = defaults(ROOT / "notebooks" / "01_data.ipynb")["COMPANY"]
-    kit = mini.prepare(None, company, scratch, pretrain=False)["01_data"]
-    miniatures = {"distilbert": kit["DISTILBERT"], "gpt2": kit["GPT2"]}
+    demo = mini.prepare(None, company, scratch, pretrain=False)["01_data"]
+    miniatures = {"distilbert": demo["DISTILBERT"], "gpt2": demo["GPT2"]}
     chosen = miniatures | {"quality": miniatures["distilbert"]}
     if models:
         chosen = {part: str(models.resolve() / name) for part, name in NAMES.items()}
-    chosen_data = str(data.resolve()) if data else kit["DATASET"]
-    return Material(chosen, miniatures, chosen_data, Path(kit["DATASET"]), company, scratch)
+    chosen_data = str(data.resolve()) if data else demo["DATASET"]
+    return Material(chosen, miniatures, chosen_data, Path(demo["DATASET"]), company, scratch)
 
 
 # --- the rows of the table: what is run side by side, and what is told of it
@@ -196,7 +197,7 @@ def main() -> None:
         print(measure.page({path.stem: json.loads(path.read_text()) for path in sorted(options.show)}), end="")
         return
     settings = Settings(options.repeats, options.quality_repeats, options.batch_size, options.limit)
-    result = {"machine": measure.machine()}
+    result: dict[str, Any] = {"machine": measure.machine()}
     material = prepare(options.models, options.data)
     names = {part: Path(folder).name for part, folder in material.models.items()}
     result["scale"] = "mini" if any(map(is_mini, names.values())) else "full size"

@@ -1,7 +1,7 @@
 """Row 5, the run: `run_all.py --mini` as after an installation, in a fresh copy of the project, and once more.
 
 A notebook's time is split into the start of its kernel (until its first cell), its imports (Python's own account of them)
-and the rest of its cells. The driver's own share is what is left of the wall clock beside these and the offline kit, which
+and the rest of its cells. The driver's own share is what is left of the wall clock beside these and the offline demo, which
 is timed by itself.
 """
 
@@ -17,7 +17,6 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import mini
 from benchmarks.measure import in_child
 from helpers.files import ROOT
 
@@ -25,7 +24,7 @@ IMPORTED = re.compile(r"import time:\s+\d+ \|\s+(\d+) \| (\S+)")  # one that no 
 
 
 def one_run() -> dict[tuple[str, str], float]:
-    """Return {(what, unit): value} of a mini run, its driver, its kit, its notebooks by part, and of a second run."""
+    """Return {(what, unit): value} of a mini run, its driver, its demo, its notebooks by part, and of a second run."""
     with tempfile.TemporaryDirectory() as place:
         project = Path(place) / "project"
         copy_project(project)
@@ -33,13 +32,14 @@ def one_run() -> dict[tuple[str, str], float]:
         again = seconds_of_run(project, {})
         executed = sorted((project / "runs" / "mini" / "executed").glob("*.ipynb"))
         notebooks = {path.stem: parts_of(path) for path in executed}
-        kit = in_child("benchmarks.whole_run:make_kit", folder=f"{place}/kit")["process_seconds"]
-    driver = total - kit - sum(sum(parts.values()) for parts in notebooks.values())
+        given = {"cache": f"{place}/demo", "dataset": "", "company": "", "pretrain": False, "make": True}
+        demo = in_child("driver.prepare:make_mini", **given)["process_seconds"]
+    driver = total - demo - sum(sum(parts.values()) for parts in notebooks.values())
     return {
         ("the mini run after an installation", "s"): total,
         ("the driver's own share of it", "%"): 100 * driver / total,
         ("the same run again, nothing to do", "s"): again,
-        ("of the run: the offline kit", "s"): kit,
+        ("of the run: the offline demo", "s"): demo,
         **{(f"of the run: {name}, {part}", "s"): s for name, parts in notebooks.items() for part, s in parts.items()},
     }
 
@@ -61,11 +61,6 @@ def seconds_of_run(project: Path, environment: dict[str, str]) -> float:
     if done.returncode:
         raise RuntimeError(f"the mini run failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return time.perf_counter() - started
-
-
-def make_kit(folder: str) -> dict:
-    """Make the offline kit in the folder, as the mini run does in a process of its own; return its values."""
-    return mini.prepare(None, "", Path(folder), pretrain=False)
 
 
 def parts_of(executed: Path) -> dict[str, float]:

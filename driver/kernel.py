@@ -11,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+sys.modules.setdefault(
+    "rfc3987_syntax", None
+)  # or else jsonschema, for nbformat's sake, reads its grammar for 1.5 seconds
+
 import nbformat
 import psutil
 from jupyter_client.kernelspec import KernelSpec
@@ -22,24 +26,15 @@ from papermill.engines import NotebookExecutionManager
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from driver import CellFailed, KernelKilled
+from helpers.files import MB
+
 OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")  # what a terminal would have written over
 STARTS = 3  # how often a kernel that dies before it answers is started
 LONGEST = 90  # bytes of the path of a folder for Unix sockets: their own paths, a little longer, must stay under 104
 KILLED = -9  # the exit status after SIGKILL
 ROOM = 2_500_000  # characters of tables and figures that one executed notebook may hold
 logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # the driver itself says what went wrong
-
-
-class CellFailed(Exception):
-    """A cell did not come to its end; the text is the cause, `index` its place in the notebook that ran."""
-
-    def __init__(self, index: int, cause: str):
-        super().__init__(cause)
-        self.index = index
-
-
-class KernelKilled(CellFailed):
-    """The kernel was killed from outside while a cell ran."""
 
 
 class Kernel(AsyncKernelManager):
@@ -54,7 +49,9 @@ class Kernel(AsyncKernelManager):
 class Client(PapermillNotebookClient):
     """papermill's client, which stops at the first cell that fails, and bounds what it keeps of the outputs."""
 
-    address: ClassVar[dict] = {}  # where the kernel listens, as its manager takes it: by default at ports of TCP
+    address: ClassVar[
+        dict[str, str]
+    ] = {}  # where the kernel listens, as its manager takes it: by default at ports of TCP
     kept = 0  # characters of tables and figures since they were last counted
 
     def create_kernel_manager(self) -> Kernel:
@@ -89,14 +86,13 @@ class Client(PapermillNotebookClient):
                     self.nb_man.cell_complete(cell, index)
 
     def failure(self, index: int, error: Exception) -> CellFailed:
-        """Return the error as the failure of a cell, in words that name cause and mend."""
+        """Return the error as the failure of a cell, with its cause and what to do about it."""
         if isinstance(error, CellExecutionError):
             return CellFailed(index, f"{error.ename}: {error.evalue}")
         if isinstance(error, CellTimeoutError):
-            return CellFailed(index, "the time limit is over. Raise it with --cell-limit or --stage-limit MINUTES.")
+            return CellFailed(index, "the time limit is over.", "Raise it with --cell-limit or --stage-limit MINUTES.")
         if isinstance(error, DeadKernelError):
-            status = self.km.provisioner.process.returncode
-            return (KernelKilled if status == KILLED else CellFailed)(index, cause_of_death(status))
+            return death(index, self.km.provisioner.process.returncode)
         return CellFailed(index, f"{type(error).__name__}: {error}")
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
@@ -119,16 +115,16 @@ class Client(PapermillNotebookClient):
         return self.kept <= ROOM
 
 
-def cause_of_death(status: int) -> str:
-    """Return how the kernel ended, with what to do about it."""
+def death(index: int, status: int) -> CellFailed:
+    """Return the failure of a cell whose kernel ended with this exit status, negative for a signal."""
     if status == KILLED:
-        free = psutil.virtual_memory().available / 2**30
-        return (
-            f"the kernel was killed from outside, as the system does when memory runs out ({free:.1f} GB are free now). "
-            "Close other programs, or lower BATCH_SIZE or MAX_TOKENS with -p."
+        free = psutil.virtual_memory().available / MB / 2**10
+        cause = (
+            f"the kernel was killed from outside, as the system does when memory runs out ({free:.1f} GB are free now)."
         )
+        return KernelKilled(index, cause, "Close other programs, or lower BATCH_SIZE or MAX_TOKENS with -p.")
     how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended by itself (exit status {status})"
-    return f"the kernel {how}; the log has what it said last."
+    return CellFailed(index, f"the kernel {how}; the log has what it said last.")
 
 
 def with_parameters(path: Path, parameters: dict) -> NotebookNode:
@@ -148,14 +144,14 @@ def run_cells(
     page: NotebookNode,
     folder: Path,
     log: Path,
-    minutes: tuple,
-    started: Callable,
-    marks: dict[str, str],
+    minutes: tuple[float, float],
+    started: Callable[..., None],
+    environment: dict[str, str],
     sockets: Path | None,
 ) -> None:
     """Run the page's cells in place, in a kernel in the folder; call started(cell, cell_index) before each of them.
 
-    `marks` are added to the kernel's environment; `minutes` are the limits for a cell and for the whole; the kernel
+    `minutes` are the limits for a cell and for the whole; the kernel
     listens in the folder for sockets, where no other program can take its place as one can a port of TCP, or at such
     ports where there is none. CellFailed says which cell stopped it and why, RuntimeError that it never started.
     """
@@ -171,9 +167,9 @@ def run_cells(
         store_widget_state=False,
         on_cell_execute=started,
     )
+    client.address = {"connection_file": str((sockets or log.parent) / f".{log.stem}.{os.getpid()}.tmp.json")}
     if sockets:
-        own = {"transport": "ipc", "ip": str(sockets / "socket"), "connection_file": str(sockets / "kernel.json")}
-        client.address = own
+        client.address |= {"transport": "ipc", "ip": str(sockets / "socket")}
     with open(log, "wb") as file:
-        client.execute(cwd=str(folder), stdout=file, stderr=file, env=os.environ | marks)
+        client.execute(cwd=str(folder), stdout=file, stderr=file, env=environment)
     manager.notebook_complete()

@@ -11,6 +11,12 @@ from helpers.sources import is_local
 
 SOURCES = ("DATASET", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
 
+RANGES = {  # of other parameters: a count from 1, a fraction from 0
+    "SEED": (0, 2**32 - 1),
+    "MORE_ROWS": (0, math.inf),
+    "DROPOUT": (0, 1),
+    "LEARNING_RATE": (0, 1),
+}
 OPTIONS = {"OUT": "--out DIR", "RUNS": "--seeds SEED … and --controls"}  # set by the driver, by way of these options
 
 
@@ -32,7 +38,7 @@ def code_cells(path: Path) -> list[str]:
     return [source(cell) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
 
 
-def defaults(path: Path) -> dict:
+def defaults(path: Path) -> dict[str, object]:
     """Return the parameters cell as {name: default}; Refused when it is missing or holds more than plain values."""
     tagged = [c for c in read_notebook(path)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
@@ -50,7 +56,7 @@ def closest(name: str, known: list[str]) -> str:
     return (f"Did you mean {near[0]}? " if near else "") + "Known: " + ", ".join(known)
 
 
-def literal(text: str):
+def literal(text: str) -> object:
     """Return the text read as a Python or JSON value, or the text itself when it is neither."""
     for read in (ast.literal_eval, json.loads):
         try:
@@ -60,7 +66,7 @@ def literal(text: str):
     return text
 
 
-def typed(name: str, value, default):
+def typed(name: str, value: object, default: object) -> object:
     """Return the value in the default's type (a whole number will do for a float); Refused when it is of another."""
     if type(default) is float and type(value) is int:
         value = float(value)
@@ -72,11 +78,11 @@ def typed(name: str, value, default):
     return value
 
 
-def in_range(name: str, value, default, ranges: dict):
+def in_range(name: str, value: object, default: object) -> object:
     """Return the value when it is a number in its range, or no number; Refused names the range."""
     if type(value) not in (int, float):
         return value
-    low, high = ranges.get(name, (1 if type(default) is int and default >= 1 else 0, math.inf))
+    low, high = RANGES.get(name, (1 if type(default) is int and default >= 1 else 0, math.inf))
     if not (low <= value <= high and math.isfinite(value)):
         raise Refused(f"{name} must lie between {low} and {high}, not {value!r}.")
     return value
@@ -93,13 +99,29 @@ def local_source(name: str, text: str, root: Path) -> str:
     return text
 
 
-def sources(values: dict, root: Path) -> dict[str, Path | None]:
+def sources(values: dict[str, object], root: Path) -> dict[str, Path | None]:
     """Return {name: local path, or None where it is a hub id} of the sources among the values; an empty one is none."""
     named = {name: value for name, value in values.items() if name in SOURCES and value}
     return {name: root / value if (root / value).exists() else None for name, value in named.items()}
 
 
-def from_command_line(pairs: list[tuple[str, str]], known: dict[str, dict], ranges: dict, root: Path) -> dict:
+def sweep_values(name: str, texts: list[str], known: dict[str, dict[str, object]], root: Path) -> list[int | float]:
+    """Return the values of --sweep NAME VALUES; Refused when it is no numeric parameter, or a value misfits."""
+    if name == "SEED":
+        raise Refused("--sweep SEED: use --seeds, which trains only what a seed changes.")
+    values = []
+    for text in texts:
+        given = from_command_line([(name, text)], known, root)
+        values.append(next(found[name] for found in given.values() if name in found))
+    if not values or not all(type(value) in (int, float) for value in values):
+        asked = " ".join(["--sweep", name, *texts])
+        raise Refused(f"{asked}: it takes a numeric parameter and one or more values.")
+    return values
+
+
+def from_command_line(
+    pairs: list[tuple[str, str]], known: dict[str, dict[str, object]], root: Path
+) -> dict[str, dict[str, object]]:
     """Return {notebook: {name: value}} for every notebook that has the parameter; Refused when none has, or it misfits."""
     values = {notebook: {} for notebook in known}
     for name, text in pairs:
@@ -113,5 +135,5 @@ def from_command_line(pairs: list[tuple[str, str]], known: dict[str, dict], rang
             default = known[notebook][name]
             value = text if isinstance(default, str) else typed(name, literal(text), default)
             value = local_source(name, value, root) if name in SOURCES and value else value
-            values[notebook][name] = in_range(name, value, default, ranges)
+            values[notebook][name] = in_range(name, value, default)
     return values

@@ -6,46 +6,16 @@ import importlib.metadata
 import json
 import platform
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from driver import Refused, surroundings
+from driver import Refused, Unmade, surroundings
 from driver.parameters import code_cells, sources
-from helpers.files import sha256, write_whole
+from driver.stages import Stage
+from helpers import machine
+from helpers.files import code_of, modules_of, sha256, write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
-
-
-class Unmade(Exception):
-    """All cells ran, but what the stage is there to make is missing or not whole."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One notebook's place in the series: the stages it needs and the files (patterns under OUT) it makes.
-
-    The name is the notebook's, in the folder under OUT that it writes to: 03_distilbert_lora, or seeds/7/03_distilbert_lora.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-    makes: tuple[str, ...]
-
-    @property
-    def notebook(self) -> str:
-        """Return the name of the stage's notebook, without folder and ending."""
-        return self.name.rpartition("/")[2]
-
-    @property
-    def folder(self) -> str:
-        """Return the folder under OUT that the stage writes to, "" for OUT itself."""
-        return self.name.rpartition("/")[0]
-
-    def in_folder(self, folder: str, moved: tuple[str, ...]) -> "Stage":
-        """Return the stage as it stands in a folder of its own, where it finds those that have moved there too."""
-        needs = (f"{folder}/{need}" if need in moved else need for need in self.needs)
-        return Stage(f"{folder}/{self.name}", tuple(needs), tuple(f"{folder}/{pattern}" for pattern in self.makes))
 
 
 sha256_of_source = functools.cache(sha256)  # a full-size model is hashed once a run, not once a stage
@@ -65,30 +35,54 @@ def versions(requirements: Path) -> dict:
     return found
 
 
+def provenance(root: Path) -> dict[str, object]:
+    """Return where a stage is made, as plain JSON: recorded and shown, and never a reason to run it again."""
+    return {
+        "host": platform.node(),
+        "CPU": cpu(),
+        "device": device(),
+        "versions": {"Python": platform.python_version(), **versions(root / "requirements.txt")},
+    }
+
+
 def device() -> str:
     """Return the kinds of GPU that a kernel may get, whichever of them it is, or "cpu"."""
     return ", ".join(sorted(set(surroundings.gpus().values()))) or "cpu"
 
 
-def inputs(stage: Stage, values: dict, root: Path, out: Path) -> dict:
-    """Return all that the stage's results depend on, as plain JSON: equal inputs, nothing to run."""
+def cpu() -> str:
+    """Return the processor's name, or its kind where the system does not tell the name."""
+    told = machine.CPUINFO.read_text() if machine.CPUINFO.exists() else ""
+    names = re.findall(r"^model name\s*: (.+)$", told, re.MULTILINE)
+    return names[0] if names else platform.machine()
+
+
+def digest(content: object) -> str:
+    """Return one hash over what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def inputs(stage: Stage, values: dict[str, object], root: Path, out: Path) -> dict[str, object]:
+    """Return all that the stage's results depend on, as plain JSON: equal inputs, nothing to run.
+
+    Of the notebook and of each module that it imports, what the code does counts: no comment, docstring or layout.
+    """
     notebooks = root / "notebooks"
-    code = code_cells(notebooks / f"{stage.notebook}.ipynb")
+    cells = code_cells(notebooks / f"{stage.notebook}.ipynb")
     local = {name: path for name, path in sources(values, root).items() if path}
-    parts = {"code cells": hashlib.sha256(json.dumps(code).encode()).hexdigest()}
-    parts |= {path.name: sha256(path) for path in sorted((notebooks / "helpers").glob("*.py"))}
+    parts = {"code cells": digest([code_of(cell) for cell in cells])}
+    parts |= {module: digest(code) for module, code in modules_of(cells, notebooks).items()}
     parts |= {name: f"{path.name} {sha256_of_source(path)}" for name, path in local.items()}
     parts |= {name: value for name, value in values.items() if name not in local and name != "OUT"}
     parts |= {need: made_for_others(read_manifest(need, out)) for need in stage.needs}
-    parts |= versions(root / "requirements.txt") | {"Python": platform.python_version(), "device": device()}
-    return json.loads(json.dumps(parts))  # as it comes back from a manifest
+    return json.loads(json.dumps(parts | machine.versions()))  # as it comes back from a manifest
 
 
 def made_for_others(manifest: dict | None) -> str:
     """Return one hash over the data, models and results of a finished stage: what later stages read of it."""
     made = manifest["made"] if manifest else {}
     read = {file: digest for file, digest in made.items() if not re.search("(^|/)(plots|executed)/", file)}
-    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+    return digest(read)
 
 
 def executed(name: str, out: Path, ending: str) -> Path:
@@ -102,27 +96,28 @@ def manifest_path(name: str, out: Path) -> Path:
     return executed(name, out, "json")
 
 
-def seal(record: dict) -> str:
-    """Return the hash of a manifest's content."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def read_manifest(name: str, out: Path) -> dict | None:
     """Return the stage's manifest, or None when there is none that is whole."""
     try:
         manifest = json.loads(manifest_path(name, out).read_text(encoding="utf-8"))
-        return manifest if manifest.pop("sha256") == seal(manifest) else None
+        return manifest if manifest.pop("sha256") == digest(manifest) else None
     except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return None
 
 
-def finish(stage: Stage, values: dict, inputs: dict, made: dict, seconds: float, out: Path) -> float:
-    """Write the manifest that makes the stage a finished one; return the seconds it took."""
-    finished = datetime.now().astimezone().isoformat(timespec="seconds")
-    record = {"notebook": stage.name, "finished": finished, "seconds": seconds, "parameters": values}
-    record = json.loads(json.dumps(record | {"inputs": inputs, "made": made}))
-    write_whole(manifest_path(stage.name, out), json.dumps(record | {"sha256": seal(record)}, indent=1))
-    return seconds
+def finish(stage: Stage, values: dict, root: Path, inputs: dict, made: dict, seconds: float, out: Path) -> None:
+    """Write the manifest that makes the stage a finished one."""
+    record = {
+        "notebook": stage.name,
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "parameters": values,
+        "inputs": inputs,
+        "provenance": provenance(root),
+        "made": made,
+    }
+    record = json.loads(json.dumps(record))
+    write_whole(manifest_path(stage.name, out), json.dumps(record | {"sha256": digest(record)}, indent=1))
 
 
 def unfinished(name: str, out: Path) -> str:

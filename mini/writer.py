@@ -1,6 +1,6 @@
 """Invented consumer complaints, written in the raw 18-column schema of the CFPB database.
 
-Every letter comes from the grammar in grammar.txt: no sentence is taken from a real complaint, and every
+Every complaint comes from the grammar in grammar.txt: no sentence is taken from a real complaint, and every
 company but the study's own is fictitious. The same seed gives the same bytes.
 """
 
@@ -71,17 +71,17 @@ OTHER_PRODUCTS = [product for product in PRODUCTS if product not in (CARD, MORTG
 
 STUDY_ROWS = {CARD: 1300, MORTGAGE: 1250}  # the study's company, copies and a blank text each included
 COPIES = {"exact": 5, "restyled": 5, "near": 8}  # per product of the study
-ELSEWHERE_ROWS = 420  # letters about cards, and about mortgages, that other companies received
-OTHER_ROWS = {"study": 40, "elsewhere": 85}  # letters about each other product
+ELSEWHERE_ROWS = 420  # complaints about cards, and about mortgages, that other companies received
+OTHER_ROWS = {"study": 40, "elsewhere": 85}  # complaints about each other product
 SILENT_ROWS = 1860  # rows without a narrative
 
-WRONG_PRODUCT = 0.015  # share of letters filed under the other product of the study
-UNDECIDABLE = 0.02  # share of letters that name no product
-SUBTLE = 0.06  # share of letters that only hint at one
-OPENS = 0.9  # share of the other letters that open with the product
-NAMES = 0.45  # share of the other letters that name it once more
-MENTIONS_OTHER = 0.25  # share of the other letters that mention the other product
-TELLS_OTHER = 0.16  # share of the other letters that tell a story about it too
+WRONG_PRODUCT = 0.015  # share of complaints filed under the other product of the study
+UNDECIDABLE = 0.02  # share of complaints that name no product
+SUBTLE = 0.06  # share of complaints that only hint at one
+OPENS = 0.9  # share of the other complaints that open with the product
+NAMES = 0.45  # share of the other complaints that name it once more
+MENTIONS_OTHER = 0.25  # share of the other complaints that mention the other product
+TELLS_OTHER = 0.16  # share of the other complaints that tell a story about it too
 
 COLUMNS = [
     "Date received",
@@ -145,14 +145,14 @@ def complaints(rng: random.Random) -> list[dict]:
     seen = set()
     pairs = []  # (company, product, narrative)
     for product, count in STUDY_ROWS.items():
-        fresh = [letter(STUDY_COMPANY, product, seen, rng) for _ in range(count - sum(COPIES.values()) - 1)]
+        fresh = [complaint(STUDY_COMPANY, product, seen, rng) for _ in range(count - sum(COPIES.values()) - 1)]
         pairs += [(STUDY_COMPANY, product, text) for text in [*fresh, *copies(fresh, rng), "  \n"]]
     orders = [("elsewhere", product, ELSEWHERE_ROWS) for product in STUDY_ROWS]
     orders += [(where, product, count) for where, count in OTHER_ROWS.items() for product in OTHER_PRODUCTS]
     for where, product, count in orders:
         for _ in range(count):
             company = STUDY_COMPANY if where == "study" else rng.choice(OTHER_COMPANIES)
-            pairs.append((company, product, letter(company, product, seen, rng)))
+            pairs.append((company, product, complaint(company, product, seen, rng)))
     pairs += [(rng.choice(list(COMPANIES)), rng.choice(list(PRODUCTS)), None) for _ in range(SILENT_ROWS)]
     rng.shuffle(pairs)
     numbers = rng.sample(range(3_000_000, 8_000_000), len(pairs))
@@ -191,8 +191,8 @@ def row(company: str, product: str, narrative: str | None, number: int, rng: ran
     }
 
 
-def letter(company: str, product: str, seen: set[str], rng: random.Random) -> str:
-    """Return a letter about the product (rarely the wrong one), unlike all in `seen`, and add its words to `seen`."""
+def complaint(company: str, product: str, seen: set[str], rng: random.Random) -> str:
+    """Return a complaint about the product (rarely the wrong one), unlike all in `seen`, and add its words to `seen`."""
     about = {CARD: "card", MORTGAGE: "mortgage"}.get(product)
     if about and rng.random() < WRONG_PRODUCT:
         about = other(about)
@@ -211,26 +211,26 @@ def other(about: str) -> str:
 
 
 def plan(about: str, rng: random.Random) -> list[str]:
-    """Return the unexpanded sentences of a letter about "card" or "mortgage", which may hide it or name both."""
-    dice = rng.random()
-    if dice < UNDECIDABLE:
+    """Return the unexpanded sentences of a complaint about "card" or "mortgage", which may hide it or name both."""
+    chance = rng.random()
+    if chance < UNDECIDABLE:
         return shared_sentences(rng.randint(2, 6), rng)
-    if dice < UNDECIDABLE + SUBTLE:
+    if chance < UNDECIDABLE + SUBTLE:
         hints = rng.sample(GRAMMAR[f"{about}_hint"], rng.randint(1, 2))
         return scattered(hints, shared_sentences(rng.randint(2, 6), rng), rng)
     parts = plain_plan(about, rng)
-    dice = rng.random()
-    if dice < TELLS_OTHER:
+    chance = rng.random()
+    if chance < TELLS_OTHER:
         topic = rng.choice(TOPICS[other(about)])
         told = rng.sample(GRAMMAR[topic], min(len(GRAMMAR[topic]), max(1, len(parts) // 3)))
         parts = [*parts[:-1], f"<{other(about)}_aside>", *told, parts[-1]]
-    elif dice < TELLS_OTHER + MENTIONS_OTHER:
+    elif chance < TELLS_OTHER + MENTIONS_OTHER:
         parts.insert(rng.randrange(len(parts) + 1), f"<{other(about)}_aside>")
     return parts
 
 
 def plain_plan(about: str, rng: random.Random) -> list[str]:
-    """Return the unexpanded sentences of a straightforward letter: opening, topics, general grievances, a wish."""
+    """Return the unexpanded sentences of a straightforward complaint: opening, topics, general grievances, a wish."""
     length = min(40, max(1, round(rng.lognormvariate(1.5, 0.62))))
     topics = rng.sample(TOPICS[about], min(len(TOPICS[about]), 1 + (length > 7)))
     stories = [sentence for topic in topics for sentence in GRAMMAR[topic]]
@@ -275,12 +275,12 @@ def styled(sentences: list[str], rng: random.Random) -> str:
     text = (" " if rng.random() < 0.8 else "\n\n").join(sentences)
     if rng.random() < 0.35:
         text = " ".join(TYPOS.get(word, word) if rng.random() < 0.5 else word for word in text.split(" "))
-    dice = rng.random()
-    return text.lower().replace("xx", "XX") if dice < 0.06 else text.upper() if dice < 0.08 else text
+    chance = rng.random()
+    return text.lower().replace("xx", "XX") if chance < 0.06 else text.upper() if chance < 0.08 else text
 
 
 def copies(texts: list[str], rng: random.Random) -> list[str]:
-    """Return exact, restyled and near copies of some of the longer texts, no text copied twice."""
+    """Return exact, restyled and near-duplicates of some of the longer texts, of no text two."""
     originals = rng.sample([text for text in texts if len(text.split()) >= 50], sum(COPIES.values()))
     kinds = [kind for kind, count in COPIES.items() for _ in range(count)]
     change = {"exact": lambda text: text, "restyled": restyled, "near": lambda text: reworded(text, rng)}

@@ -1,8 +1,6 @@
 """What several test files share: the one whole mini run, made once, and toy projects."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +8,11 @@ from pathlib import Path
 import pytest
 from toy import Project
 
-from driver import guard, parameters
+from driver import parameters, processes, surroundings
 from helpers import machine
 
 ROOT = Path(__file__).parents[1]
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as run_all.py does, before anything imports torch
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in every kernel, before anything imports torch
 
 
 MINI = [sys.executable, ROOT / "run_all.py", "--mini"]
@@ -62,10 +60,11 @@ def pretraining(request, tmp_path_factory):
         yield None
         return
     cache, log = tmp_path_factory.mktemp("rebuilt"), tmp_path_factory.mktemp("log") / "rebuilt.log"
-    asked = json.dumps([str(cache), "", parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"], True, True])
+    company = parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"]
+    asked = {"cache": cache, "dataset": "", "company": company, "pretrain": True, "make": True}
     with open(log, "w") as file:
-        command = [sys.executable, "-m", "driver.kit", asked]
-        environment = os.environ | machine.pins() | {"PYTHONHASHSEED": "0"}
+        command = processes.child_command("driver.prepare:make_mini", asked, ROOT)
+        environment = surroundings.settled(os.environ) | machine.pins()
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
     yield process, cache, log
     process.terminate()
@@ -101,11 +100,9 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def project(finished, tmp_path):
     """A copy of the finished project, to change and run again."""
-    shutil.copytree(finished.folder, tmp_path / "toy")
-    copy = Project.__new__(Project)
-    copy.folder, copy.out = tmp_path / "toy", tmp_path / "toy" / "runs" / "toy"
+    copy = finished.copy_to(tmp_path / "toy")
     yield copy
-    guard.end_processes(copy.out)  # what a failed test left
+    processes.end_processes(str(copy.out))  # what a failed test left
 
 
 @pytest.fixture
@@ -113,4 +110,4 @@ def fresh(tmp_path):
     """A toy project of which nothing has run."""
     toy = Project(tmp_path / "toy")
     yield toy
-    guard.end_processes(toy.out)  # what a failed test left
+    processes.end_processes(str(toy.out))  # what a failed test left

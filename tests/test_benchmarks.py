@@ -241,8 +241,8 @@ def test_the_large_file_is_like_the_real_one(complaints, tmp_path):
 
 def test_the_file_holds_the_machine_the_data_and_each_figure(complaints, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(run.ROWS, "data", lambda *_: [measure.figure("a", "s", [2], [1], False)])
-    kit = {"DATASET": "kit/mini-x.parquet", "DISTILBERT": "kit/mini-distilbert-x", "GPT2": "kit/mini-gpt2-x"}
-    monkeypatch.setattr(run.mini, "prepare", lambda *_, **__: {"01_data": kit})
+    demo = {"DATASET": "demo/mini-x.parquet", "DISTILBERT": "demo/mini-distilbert-x", "GPT2": "demo/mini-gpt2-x"}
+    monkeypatch.setattr(run.mini, "prepare", lambda *_, **__: {"01_data": demo})
     out = tmp_path / "result.json"
     monkeypatch.setattr("sys.argv", ["run.py", "--rows", "data", "--data", str(complaints), "--out", str(out)])
     run.main()

@@ -133,14 +133,14 @@ def test_enough_letters_to_other_companies_for_pretraining(rows):
     assert elsewhere.Product.value_counts()[[CARD, MORTGAGE]].min() >= 400
 
 
-def test_exact_restyled_and_near_copies_are_there(study, unlike):
+def test_exact_restyled_and_near_duplicates_are_there(study, unlike):
     exact = study[TEXT][study[TEXT].str.strip() != ""].duplicated().sum()
     assert exact == 10
     assert len(study) - 2 - exact - len(unlike) == 10
-    assert len(near_copies(list(unlike.words))) == 16
+    assert len(near_duplicates(list(unlike.words))) == 16
 
 
-def near_copies(texts: list[str]) -> list[tuple[int, int]]:
+def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
     """Pairs of texts that share more than half of their three-word runs."""
     runs = CountVectorizer(ngram_range=(3, 3), binary=True, token_pattern=r"\S+").fit_transform(texts)
     shared = (runs @ runs.T).tocoo()

@@ -1,4 +1,4 @@
-"""The form of the six notebooks: what a reader may rely on, whichever page is open."""
+"""The form of the notebooks: what a reader may rely on, whichever page is open."""
 
 import ast
 import re
@@ -12,10 +12,11 @@ from helpers.notebook import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing"]
-PAGES = [*NAMES, "controls"]  # an appendix
+APPENDICES = ["appendix_confidence", "appendix_errors", "controls"]
+PAGES = [*NAMES, *APPENDICES]
 SAME_EVERYWHERE = {"SEED": 42, "OUT": ".", "MAX_TOKENS": 512}
 TAUGHT = {  # functions that a page teaches and a module keeps for the other pages
-    "select", "normalise", "overlap", "choose_keywords", "keyword_rule", "linear_model", "draw_head", "load_distilbert", "predict", "tokenise", "training_arguments",
+    "select", "normalise", "overlap", "choose_keywords", "keyword_rule", "linear_model", "predicted", "distilbert_adapter", "gpt2_adapter", "draw_head", "load_distilbert", "predict", "tokenise", "training_arguments",
     "fit", "load_gpt2_tokenizer", "load_gpt2", "load_gpt2_in_4_bits", "paired_test", "calibration_error", "with_temperature",
     "best_temperature",
 }  # fmt: skip
@@ -30,7 +31,9 @@ def code_of(notebook):
 
 
 def code_lines(cells):
-    return [line.strip() for cell in cells for line in cell.source.splitlines() if line.strip()]
+    """Return the lines that say something: none that is blank, or only closes brackets."""
+    lines = [line.strip() for cell in cells for line in cell.source.splitlines()]
+    return [line for line in lines if line.strip(")]},")]
 
 
 def functions(source):
@@ -52,9 +55,8 @@ def test_the_six_notebooks_and_their_appendix_are_there_and_no_other():
 def test_it_opens_with_its_question_and_what_it_reads_writes_and_takes(notebook):
     name, page = notebook
     opening = page.cells[0]
-    assert opening.cell_type == "markdown" and opening.source.startswith(
-        f"# {'Controls' if name == 'controls' else name[:2]} · "
-    )
+    heading = name[:2] if name in NAMES else name.partition("_")[0].capitalize()
+    assert opening.cell_type == "markdown" and opening.source.startswith(f"# {heading} · ")
     assert "**Question.**" in opening.source
     assert all(f"| {word} |" in opening.source for word in ("reads", "writes", "takes"))
 
@@ -100,10 +102,17 @@ def test_it_closes_with_what_was_found_and_what_to_try(notebook):
 
 
 def test_cells_are_short(notebook):
-    _, page = notebook
+    name, page = notebook
     lengths = [len(code_lines([cell])) for cell in code_of(page)]
-    assert 20 <= len(page.cells) <= 55
-    assert statistics.median(lengths) <= 8 and max(lengths) <= 30
+    fewest, most = (20, 55) if name in NAMES else (12, 30)
+    assert fewest <= len(page.cells) <= most
+    assert statistics.median(lengths) <= 10 and max(lengths) <= 36
+
+
+def test_no_code_line_is_wider_than_a_code_hosting_page_shows(notebook):
+    _, page = notebook
+    lines = [line for cell in code_of(page) for line in cell.source.splitlines()]
+    assert lines and not [line for line in lines if len(line) > 88]
 
 
 def test_there_are_five_words_of_prose_for_a_line_of_code(notebook):
@@ -137,7 +146,7 @@ def test_figures_have_a_text_for_those_who_cannot_see_them(notebook):
     assert calls
     for call in calls:
         plot, alt = (ast.literal_eval(argument) for argument in call.args[1:])
-        assert plot.startswith(name.partition("_")[0]) or plot == "barplot_perfmetrics"
+        assert plot.startswith((name[:2], name)) or plot == "barplot_perfmetrics"
         assert len(alt.split()) >= 8
 
 
@@ -151,7 +160,7 @@ def test_pages_and_modules_hold_the_same_functions():
             shown |= {f: source for f, source in functions(cell.source).items() if f in kept}
     assert set(shown) == TAUGHT
     for function, source in shown.items():
-        assert source == kept[function], f"{function} on its page and in its module differ"
+        assert ast.dump(ast.parse(source)) == ast.dump(ast.parse(kept[function])), f"{function} and its copy differ"
 
 
 def test_no_two_notebooks_share_more_than_a_third_of_their_code():
@@ -159,7 +168,7 @@ def test_no_two_notebooks_share_more_than_a_third_of_their_code():
     shares = {
         (a, b): len(pages[a] & pages[b]) / min(len(pages[a]), len(pages[b])) for a in PAGES for b in PAGES if a < b
     }
-    assert len(shares) == 21 and max(shares.values()) <= 1 / 3, max(shares, key=shares.get)
+    assert len(shares) == 36 and max(shares.values()) <= 1 / 3, max(shares, key=shares.get)
 
 
 def test_the_test_set_is_opened_in_06_only():
@@ -167,11 +176,11 @@ def test_the_test_set_is_opened_in_06_only():
         name
         for name in PAGES
         if re.search(
-            r'read_table\("(test|unseen)"\)|(test|unseen)\.parquet"|"test", "unseen"\)\)',
+            r'read_table\("held_out"\)|held_out\.parquet"',
             "\n".join(code_lines(code_of(read(name)))),
         )
     ]
-    assert readers == ["06_comparing"]
+    assert readers == ["06_comparing", "appendix_errors"]
 
 
 def test_no_page_renders_text_as_markup(notebook):
@@ -192,7 +201,9 @@ def test_prose_states_no_number_that_a_run_can_change(notebook):
     prose = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     prose = re.sub(r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)", "", prose, flags=re.S)
     numbers = set(re.findall(r"\d*\.\d+(?: ?%)?|\d[\d,]* ?%", prose))
-    assert len(prose.split()) > 500 and numbers <= constants, f"{name}: {numbers - constants}"
+    assert len(prose.split()) > (500 if name in NAMES else 300) and numbers <= constants, (
+        f"{name}: {numbers - constants}"
+    )
 
 
 def test_it_is_committed_with_the_clean_outputs_of_one_run(notebook):
@@ -203,7 +214,7 @@ def test_it_is_committed_with_the_clean_outputs_of_one_run(notebook):
     assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert not [o for o in outputs if "<progress" in o.get("data", {}).get("text/html", "")]
-    assert "Outputs on this page come from a" in outputs[0].text and "Data: " in outputs[0].text
+    assert "The outputs in this notebook come from" in outputs[0].text and "Data: " in outputs[0].text
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert pictures and all(o.metadata["image/png"]["alt"] for o in pictures)
     assert (ROOT / f"notebooks/{name}.ipynb").stat().st_size < 1_000_000

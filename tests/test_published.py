@@ -2,12 +2,11 @@
 
 import copy
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from driver import readme
+from driver import publish
 from helpers import machine
 
 ROOT = Path(__file__).parents[1]
@@ -23,18 +22,18 @@ def test_equal_rows_are_said_to_be_equal_also_where_the_published_run_has_more(p
     mine["test"] = [row for row in mine["test"] if not row["model"].endswith(("_head", "_full"))]
     assert 5 < len(mine["test"]) < len(published["test"])
     mine["versions"]["python"] = "3.99"  # it did not matter
-    assert readme.beside_published(mine, published) == "All 9 rows are those of the published table, byte for byte."
+    assert publish.beside_published(mine, published) == "All 9 rows are those of the published table, byte for byte."
 
 
 def test_other_rows_are_counted_and_what_differs_is_named(published):
     mine = copy.deepcopy(published)
     mine["test"][-1]["accuracy"] += 1e-15
-    said = readme.beside_published(mine, published)
+    said = publish.beside_published(mine, published)
     assert said.startswith(f"1 of {len(mine['test'])} rows are not") and "nothing that is pinned: please report" in said
     del mine["numerics"]["MKL_CBWR"]
     mine["numerics"]["instructions"] = "DEFAULT"
     mine["versions"]["torch"] = "2.99"
-    said = readme.beside_published(mine, published)
+    said = publish.beside_published(mine, published)
     assert "MKL_CBWR: not set, published with COMPATIBLE" in said
     assert "instructions: DEFAULT, published with AVX2" in said and "torch: 2.99, published with" in said
 
@@ -59,13 +58,9 @@ def test_instructions_are_pinned_where_the_cpu_has_them(monkeypatch, tmp_path, p
     assert machine.pins() == (machine.PINS if all_pins else {"OMP_NUM_THREADS": "2"})
 
 
-def test_pinned_variables_reach_the_kernels_unless_another_device_or_precision_is_asked_for(monkeypatch):
+def test_variables_are_pinned_unless_another_device_or_precision_is_asked_for(monkeypatch):
     import run_all
 
     for words, pinned in ((["--mini"], True), (["--mini", "-p", "DEVICE", "cuda"], False), ([], False)):
         monkeypatch.setattr("sys.argv", ["run_all.py", *words])
-        for name in machine.PINS:
-            monkeypatch.delenv(name, raising=False)
-        run_all.pin(run_all.parse())
-        found = {name: os.environ.pop(name) for name in machine.PINS if name in os.environ}
-        assert found == (machine.pins() if pinned else {})
+        assert run_all.pins(run_all.parse()) == (machine.pins() if pinned else {})

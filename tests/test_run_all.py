@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from toy import ALL, MAKES, NAMES, ran
 
-from driver import sweep
+from driver import publish
 
 MINI = """
 import json
@@ -32,7 +32,7 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     output = finished.first_output
     assert ran(output) == list(NAMES)
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
-    assert re.search(r"^toy +lora +0\.570 +0\.570 +0\.570 +0\.570$", output, re.M)
+    assert re.search(r"^toy +lora +0\.570 \(0\.570 to 0\.570\) +0\.570 +0\.570 +0\.570$", output, re.M)
     assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*06_comparing \d\.\d s$", output, re.M)
     assert output.rstrip().endswith(f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}")
     for name in NAMES:
@@ -57,7 +57,7 @@ def test_a_second_run_skips_all_and_imports_nothing_that_takes_seconds(project):
     imported = set(re.findall(r"^import time: .*\| +([\w.]+)$", again.stderr, re.M))
     assert again.returncode == 0 and "filelock" in imported
     assert not imported & {"papermill", "nbformat", "nbclient", "matplotlib", "pandas", "torch", "huggingface_hub"}
-    assert again.stdout.count("up to date (") == len(NAMES) and "toy               lora" in again.stdout
+    assert again.stdout.count("up to date (") == len(NAMES) and re.search("^toy +lora", again.stdout, re.M)
     assert project.files() == before
 
 
@@ -279,7 +279,8 @@ def test_controls_run_where_they_are_asked_for_and_06_compares_them(project):
 def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
     done = fresh.run("--sweep", "TRAIN_ROWS", "5", "5000")
     assert done.returncode == 0, done.stderr
-    assert ran(done.stdout) == [*NAMES, *NAMES]
+    stages = [f"sweep/TRAIN_ROWS={value}/{name}" for value in (5, 5000) for name in NAMES]
+    assert ran(done.stdout) == stages
     for value in (5, 5000):
         result = json.loads((fresh.out / f"sweep/TRAIN_ROWS={value}/results/01_data.json").read_text())
         assert result["values"]["TRAIN_ROWS"] == value
@@ -297,7 +298,7 @@ def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
 def test_a_sweep_shows_the_spread_over_seeds():
     rows = {"mean": [0.9, 0.95], "sd": [0.02, 0.01], "seeds": [3, 3], "value": [10, 1000]}
     alone = rows | {"sd": [None, None], "seeds": [1, 1]}
-    with_spread, without = (sweep.draw("TRAIN_ROWS", {"toy": columns}) for columns in (rows, alone))
+    with_spread, without = (publish.draw_sweep("TRAIN_ROWS", {"toy": columns}) for columns in (rows, alone))
     assert with_spread.startswith(b"\x89PNG") and with_spread != without
 
 
@@ -324,6 +325,45 @@ def flip_input_byte(project):
     os.utime(data, ns=times)
 
 
+def rewrite(path, before: str, after: str) -> None:
+    """Replace the one place of a text in a file."""
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+def reword(project):
+    """Change comments, docstrings and layout of every module and of a notebook's code."""
+    for path in project.folder.rglob("notebooks/**/*.py"):
+        lines = re.sub(r'^"""', '"""In other words: ', path.read_text(), count=1)
+        path.write_text(f"{lines}\n\n# more words\n")
+    project.edit("02_test_data", "# a thought\n" + nbformat.read(project.path("02_test_data"), 4).cells[3].source)
+
+
+def on_another_machine(project):
+    """Make the next run find a GPU and another processor."""
+    rewrite(project.folder / "driver/surroundings.py", 'if shutil.which("nvidia-smi") is None:', "if False:")
+    rewrite(
+        project.folder / "driver/surroundings.py",
+        "subprocess.run(command, capture_output=True, text=True)",
+        "subprocess.CompletedProcess(command, 0, 'GPU-1, NVIDIA H100\\n')",
+    )
+    rewrite(
+        project.folder / "driver/records.py",
+        "else platform.machine()",
+        "else None\n\n\ndef cpu():\n    return 'another'",
+    )
+
+
+def with_another_package(project):
+    """Make the next run find another version of a package that changes numbers."""
+    rewrite(
+        project.folder / "driver/records.py",
+        "parts | machine.versions()",
+        "parts | machine.versions() | {'torch': '99'}",
+    )
+
+
 CHANGES = {
     "a code cell": (
         lambda p: p.edit(
@@ -332,11 +372,23 @@ CHANGES = {
         [],
         NAMES[3:],
     ),
-    "a cell of the last": (lambda p: p.edit("06_comparing", "'last'", cell=6), [], NAMES[5:]),
-    "a helper": (lambda p: (p.folder / "notebooks/helpers/files.py").open("a").write("# more\n"), [], NAMES),
+    "a cell of the last": (lambda p: p.edit("06_comparing", "1", cell=6), [], NAMES[5:]),
+    "code that all import": (
+        lambda p: (p.folder / "notebooks/helpers/files.py").open("a").write("MORE = 1\n"),
+        [],
+        NAMES,
+    ),
+    "code that none imports": (
+        lambda p: (p.folder / "notebooks/helpers/scores.py").open("a").write("MORE = 1\n"),
+        [],
+        (),
+    ),
+    "comments, docstrings and layout": (reword, [], ()),
     "a parameter": (lambda p: None, ["-p", "TEST_ROWS", "3"], NAMES[1:]),
     "an input byte": (flip_input_byte, ["-p", "DATASET", "toy/mine.csv", "--only", *NAMES[:2]], NAMES[:2]),
-    "a requirement": (lambda p: (p.folder / "requirements.txt").write_text("papermill==0\n"), [], NAMES),
+    "a package that changes numbers": (with_another_package, [], NAMES),
+    "a requirement": (lambda p: (p.folder / "requirements.txt").write_text("papermill==0\n"), [], ()),
+    "another processor and a GPU": (on_another_machine, [], ()),
     "an output": (edit_output, [], ()),
     "a markdown cell": (lambda p: p.edit("02_test_data", "Other words.", cell=2), [], ()),
     "time stamps": (touch_all, [], ()),
@@ -353,6 +405,24 @@ def test_a_change_runs_exactly_what_depends_on_it(project, change, arguments, na
     assert again.returncode == 0, again.stderr
     assert ran(again.stdout) == list(names)
     assert ran(project.run(*arguments).stdout) == []
+
+
+def test_a_changed_module_runs_the_stages_that_import_it_also_by_way_of_another_and_is_named(project):
+    helpers = project.folder / "notebooks/helpers"
+    (helpers / "between.py").write_text("from helpers import inner\n")
+    (helpers / "inner.py").write_text("VALUE = 1\n")
+    for name in (NAMES[2], NAMES[4]):
+        project.add(name, "from helpers.between import inner")
+    assert ran(project.run().stdout) == [NAMES[2], NAMES[4]]  # which make what they made before
+    (helpers / "inner.py").write_text("VALUE = 2\n")
+    states = dict(re.findall(r"^(\d\d_\w+) +(.*)", project.run("--list").stdout, re.M))
+    assert states[NAMES[2]] == states[NAMES[4]] == "stale, changed: helpers/inner.py" and states[NAMES[1]] == "done"
+
+
+def test_where_a_stage_was_made_is_recorded_and_shown(project):
+    found = project.manifest("01_data")["provenance"]
+    assert found["versions"].keys() == {"Python", "papermill", "psutil"} and found["host"] and found["CPU"]
+    assert f"made on {found['host']}, {found['CPU']}, {found['device']}" in project.run("--list").stdout
 
 
 def test_a_hub_id_stays_one_beside_a_folder_of_that_name(project):

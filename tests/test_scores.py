@@ -7,12 +7,12 @@ from sklearn.metrics import f1_score, precision_score
 from helpers.scores import (
     best_temperature,
     calibration_error,
-    check_comparable,
     choose_keywords,
     cost_of,
     intervals,
     keyword_rule,
     paired_test,
+    require_comparable,
     score,
     scores_of_counts,
     with_temperature,
@@ -110,20 +110,25 @@ def result(**changes):
 )
 def test_results_that_do_not_belong_together_are_refused(changes, says):
     hashes = {"train": "a", "test": "b"}
-    check_comparable({"03": result()}, hashes, True, LABELS)
+    require_comparable({"03": result()}, hashes, True, LABELS)
     with pytest.raises(ValueError, match=says):
-        check_comparable({"03": result(), "04": result(**changes)}, hashes, True, LABELS)
+        require_comparable({"03": result(), "04": result(**changes)}, hashes, True, LABELS)
 
 
 def test_a_cost_table_counts_what_was_trained_and_leaves_out_what_there_is_not():
-    scoring = {"letters": 10, "seconds": 2.0, "memory_mb": {"host": 300, "cuda": None}}
+    scoring = {"texts": 10, "seconds": 2.0, "memory_mb": {"host": 300, "cuda": None}}
     made = {"base_mb": 5.0, "size_mb": 0.5, "train_seconds": 4.0, "train_texts_per_second": 25.0, "weights": "there"}
-    made["parameters"] = {"all": 110, "trained in the adapter": 10, "trained in the head": 3, "trained in the body": 0}
+    made["parameters"] = {
+        "all": 110,
+        "trained in the adapter": 10,
+        "trained in the head": 3,
+        "trained in the base model": 0,
+    }
     made["train_memory_mb"] = {"host": 400, "cuda": 200}
-    floor, adapter, base = cost_of(scoring, None), cost_of(scoring, made), cost_of(scoring, made | {"weights": None})
-    assert floor == {"scoring, letters/s": 5.0, "scoring, MB host": 300, "scoring, MB device": None}
+    baseline, adapter, base = cost_of(scoring, None), cost_of(scoring, made), cost_of(scoring, made | {"weights": None})
+    assert baseline == {"scoring, texts/s": 5.0, "scoring, MB host": 300, "scoring, MB device": None}
     assert (adapter["weights"], adapter["weights trained"], adapter["trained, MB"]) == (110, 13, 0.5)
-    assert (adapter["training, letters/s"], adapter["training, MB device"]) == (25.0, 200)
+    assert (adapter["training, texts/s"], adapter["training, MB device"]) == (25.0, 200)
     assert base["weights"] == 100 and base["base, MB"] == 5.0 and "weights trained" not in base
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from by_hand.start_kernels import start
-from toy import NAMES, ROOT, ran
+from toy import NAMES, ROOT, Project, ran
 
 from driver import in_kernel, records, surroundings
 
@@ -72,6 +72,27 @@ def test_a_kernel_listens_on_sockets_in_a_private_folder_however_long_the_output
     assert (transport, mode) == ("ipc", "0o700") and len(folder) < 91 and not Path(folder).exists()
 
 
+# --- any place, any home, this interpreter -------------------------------------------------------------------------
+
+
+def test_runs_in_an_odd_path_with_an_empty_home_from_anywhere(tmp_path):
+    project = Project(tmp_path / "a {strange} päth's $HOME %s")
+    (tmp_path / "home").mkdir()
+    environment = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    done = project.run("--only", "01_data", "02_test_data", cwd="/", env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_kernel_is_this_interpreter_whatever_kernelspecs_say(fresh):
+    spec = fresh.folder / "share/kernels/python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "x", "language": "python"}')
+    fresh.add("01_data", "import sys\nprint(sys.executable)")
+    done = fresh.run("--only", "01_data", env=os.environ | {"JUPYTER_PATH": str(fresh.folder / "share")})
+    assert done.returncode == 0, done.stderr
+    assert sys.executable in (fresh.out / "executed/01_data.ipynb").read_text()
+
+
 # --- variables --------------------------------------------------------------------------------------------------------
 
 LEFT_BEHIND = {
@@ -103,10 +124,9 @@ for name in sorted(os.environ):
 
 
 @pytest.mark.parametrize("name", LEFT_BEHIND)
-def test_a_launchers_variable_is_dropped(monkeypatch, name):
-    monkeypatch.setattr(os, "environ", {name: LEFT_BEHIND[name], f"MY_{name}": "kept"})
-    surroundings.settle()
-    assert name not in os.environ and f"MY_{name}" in os.environ
+def test_a_launchers_variable_is_dropped(name):
+    found = surroundings.settled({name: LEFT_BEHIND[name], f"MY_{name}": "kept"})
+    assert name not in found and f"MY_{name}" in found
 
 
 def test_no_kernel_sees_such_a_variable(fresh):
@@ -231,7 +251,7 @@ def test_jobs_side_by_side_have_a_gpu_each_and_a_job_alone_the_first(project):
     assert done.returncode == 0, done.stderr
     assert shown(project).startswith("sees 0\n") and shown(project, NAMES[1]).startswith("sees 0\n")
     assert {shown(project, stage)[:6] for stage in (NAMES[2], f"seeds/2/{NAMES[2]}")} == {"sees 0", "sees 1"}
-    assert {project.manifest(stage)["inputs"]["device"] for stage in NAMES} == {"NVIDIA H100"}
+    assert {project.manifest(stage)["provenance"]["device"] for stage in NAMES} == {"NVIDIA H100"}
 
 
 @posix

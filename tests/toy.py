@@ -1,24 +1,33 @@
-"""A toy project in a temporary folder: the real driver over six tiny notebooks that keep the real ones' contract."""
+"""A toy project in a temporary folder: the real driver over six tiny notebooks that keep the real ones' contract.
 
+To lose nothing means in all tests on it: finished stages keep their bytes, no stage counts as finished unless it is whole,
+and the same command, with no flag, then runs only what is unfinished and ends as an undisturbed run does.
+"""
+
+import contextlib
+import copy
 import json
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from driver import readme
+from driver import publish, records, stages
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora", "06_comparing")
-ALL = (*NAMES[:5], "controls", "06_comparing")  # the controls run only where they are asked for
-TOY_FILES = '''
+ALL = tuple(stages.NAMES)
+NAMES = tuple(name for name in ALL if name != "controls")  # the controls run only where they are asked for
+TOY_FILES = f'''
 from helpers.files import write_whole
 
-ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\\x89PNG\\r\\n\\x1a\\n", b"IEND\\xaeB`\\x82")}
+ENDS = {records.ENDS!r}
 
 
 def write(path, content):
@@ -34,20 +43,20 @@ PARAMETERS = {
     "05_gpt2_qlora": 'GPT2 = "gpt2"\nRANK = 16\nLEARNING_RATE = 5e-4',
     "controls": "FULL_RATE = 1e-5",
     "06_comparing": 'RUNS = ["03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora"]',
+    "appendix_confidence": "BINS = 5",
+    "appendix_errors": "BINS = 5",
 }
-MAKES = {
-    "01_data": ["data/pool.parquet", "data/train.parquet", "results/01_data.json", "plots/01_a.png"],
-    "02_test_data": ["data/test.parquet", "data/unseen.parquet", "results/02_test_data.json", "plots/02_a.png"],
-    "06_comparing": [
-        "results/06_comparing.json",
-        "results/predictions.parquet",
-        "plots/barplot_perfmetrics.png",
-        "plots/06_a.png",
-    ],
-}
-MAKES["controls"] = ["models/controls/full/trained.bin", "results/controls.json", "plots/controls_a.png"]
-for _name in NAMES[2:5]:
-    MAKES[_name] = [f"models/{_name}/adapter.bin", f"results/{_name}.json", f"plots/{_name[:2]}_a.png"]
+EXAMPLES = {"/*/*": "/full/trained.bin", "/*": "/adapter.bin", "*": "a"}  # what a pattern of a stage stands for
+
+
+def example(pattern: str) -> str:
+    """Return the name of a file that matches the pattern of what a stage makes."""
+    for part, name in EXAMPLES.items():
+        pattern = pattern.replace(part, name)
+    return pattern
+
+
+MAKES = {stage.name: [example(pattern) for pattern in stage.makes] for stage in stages.STAGES}
 WORK = """
 from pathlib import Path
 from toy_files import write
@@ -55,10 +64,14 @@ values = {name: value for name, value in globals().items() if name.isupper() and
 if Path(values.get("DATASET", "")).is_file():
     values["rows"] = Path(DATASET).read_text()
 score = sum(map(len, map(str, values.values()))) / 100
-row = {"model": "toy", "kind": "lora", "accuracy": score, "precision": score, "recall": score, "f1": score}
+row = {"name": "toy", "model": "toy", "method": "lora", "accuracy": score, "precision": score, "recall": score, "f1": score}
 row["intervals"] = {"accuracy": [score, score]}
-about = {"mini": True, "data": "toy", "models": ["toy"], "letters": 1, "seeds": {}}
-about |= {"all": [row | {"model": "tfidf_logreg"}], "all_seeds": {"toy": {"mean": score, "sd": None, "seeds": 1}}}
+about = {"mini": True, "data": "toy", "models": ["toy"], "texts": 1, "seeds": {}, "picked": "toy"}
+linear = row | {"name": "tfidf_logreg", "model": "tfidf_logreg", "method": "baseline"}
+about |= {"held_out": [linear, row], "held_out_texts": 1, "held_out_seeds": {"toy": {"mean": score, "sd": None, "seeds": 1}}}
+pairs = (("toy", "tfidf_logreg"), ("gpt2_qlora", "gpt2_lora"))
+about["held_out_comparisons"] = [{"one": a, "other": b, "verdict": "not significant", "difference": 0.0} for a, b in pairs]
+about["costs"] = {name: {"training, s": 1.0, "trainable parameters": 1} for name in ("toy", "tfidf_logreg")}
 """
 WRITE = """
 import json
@@ -82,7 +95,7 @@ def notebook(name: str):
         new_code_cell("values"),
     ]
     for number, cell in enumerate(cells):
-        cell.id = f"{name[:2]}-{number}"
+        cell.id = f"{name[-9:]}-{number}"
     return new_notebook(
         cells=cells, metadata={"kernelspec": {"name": "no-such-kernel", "display_name": "", "language": "python"}}
     )
@@ -93,16 +106,24 @@ class Project:
 
     def __init__(self, folder: Path):
         self.folder, self.out = folder, folder / "runs" / "toy"
-        shutil.copytree(ROOT / "driver", folder / "driver", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "run_all.py", folder)
-        shutil.copytree(
-            ROOT / "notebooks/helpers", folder / "notebooks/helpers", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        for part in ("driver", "notebooks/helpers"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("run_all.py", "results/original_study.json"):
+            (folder / part).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / part, folder / part)
         (folder / "notebooks/toy_files.py").write_text(TOY_FILES)
         (folder / "requirements.txt").write_text("papermill==0  # the version installed is what counts\npsutil==0\n")
-        (folder / "README.md").write_text("\n".join(["# Toy", *readme.MARKS, "The end."]))
+        (folder / "README.md").write_text("\n".join(["# Toy", *publish.MARKS, "The end."]))
         for name in ALL:
             nbformat.write(notebook(name), folder / "notebooks" / f"{name}.ipynb")
+
+    def copy_to(self, folder: Path) -> "Project":
+        """Return a copy of the project, all that it has run included."""
+        shutil.copytree(self.folder, folder)
+        copied = copy.copy(self)
+        copied.folder = folder
+        copied.out = folder / self.out.relative_to(self.folder)
+        return copied
 
     def command(self, *arguments) -> list[str]:
         """Return the command line of a run into the project's output folder."""
@@ -150,4 +171,57 @@ class Project:
 
 def ran(output: str) -> list[str]:
     """Return the stages that a driver's output says were run, in the order of their ends."""
-    return re.findall(r"^((?:seeds/\d+/)?(?:\d\d_\w+|controls)) +\d.* s$", output, re.MULTILINE)
+    return re.findall(rf"^((?:\S+/)?(?:{'|'.join(ALL)})) +\d.* s$", output, re.MULTILINE)
+
+
+# --- cells that misbehave, and what a run leaves -----------------------------------------------------------------------
+
+BUSY = """
+import os, subprocess, time
+from pathlib import Path
+sleeper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+Path(OUT, "pids").write_text(f"{os.getpid()} {sleeper.pid}")
+"""
+DEAF = BUSY + "while True:\n    try:\n        time.sleep(1000)\n    except BaseException:\n        pass\n"
+LOCKED = BUSY + "sum(range(10**13))  # holds the interpreter's lock\n"
+
+
+def wait_for(condition, seconds: float = 30):
+    """Return the condition's first true value; fail when it stays false for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if value := condition():
+                return value
+        time.sleep(0.02)
+    pytest.fail("waited in vain")
+
+
+def pids(project) -> list[int]:
+    """Return the process ids that a BUSY cell wrote down, once it has."""
+    return [int(pid) for pid in wait_for(lambda: (project.out / "pids").read_text()).split()]
+
+
+def alive(numbers: list[int]) -> list[int]:
+    """Return those of the processes that still run."""
+    return [n for n in numbers if psutil.pid_exists(n) and psutil.Process(n).status() != psutil.STATUS_ZOMBIE]
+
+
+def statuses(path: Path) -> list[str]:
+    """Return the status of each code cell of an executed notebook, the injected parameters' first."""
+    return [c.metadata.papermill.status for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+
+
+def finishes(project, names: tuple) -> None:
+    """Check that the same command, with no flag, runs just these notebooks and leaves nothing temporary."""
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(done.stdout) == list(names)
+    assert not [path for path in project.out.rglob(".*") if ".tmp" in path.name]
+    assert not list(project.out.rglob("*.failed.ipynb"))
+
+
+def keeps(project, before: dict, names: tuple) -> None:
+    """Check that every file of these finished notebooks has the bytes it had."""
+    kept = [f for name in names for f in (*MAKES[name], f"executed/{name}.json", f"executed/{name}.ipynb")]
+    assert kept and {f: project.files()[f] for f in kept} == {f: before[f] for f in kept}

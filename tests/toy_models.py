@@ -11,7 +11,7 @@ from stand_in_hub import write_distilbert, write_gpt2
 from transformers import AutoTokenizer
 
 from helpers.machine import Computing
-from helpers.models import load_distilbert, tokenise
+from helpers.models import load_distilbert
 from helpers.training import fit, training_arguments
 
 LABELS = ("Mortgage", "Credit card or prepaid card")
@@ -26,7 +26,7 @@ def tiny_distilbert(folder: Path) -> Path:
 
 
 def tiny_gpt2(folder: Path) -> Path:
-    """Return folder/tiny-gpt2, a bare body with its tokenizer."""
+    """Return folder/tiny-gpt2, a bare base model with its tokenizer."""
     write_gpt2(folder / "tiny-gpt2", [CARD, MORTGAGE] * 50)
     return folder / "tiny-gpt2"
 
@@ -52,9 +52,8 @@ def train_adapter(
     model = get_peft_model(load_distilbert(str(checkpoint), LABELS, seed), config)
     if before:
         model.register_forward_pre_hook(lambda m, _, batch: before(batch) if m.training else None, with_kwargs=True)
-    tokens = tokenise(letters, tokenizer, 64)
-    log = fit(model, tokenizer, tokens, tokens, training_arguments(folder, rate, epochs, batch_size, seed, computing))
-    return model, tokenizer, log
+    arguments = training_arguments(folder, rate, epochs, batch_size, seed, computing)
+    return model, tokenizer, fit(model, tokenizer, letters, letters, 64, arguments, computing).history
 
 
 def dying_at(number):

@@ -52,7 +52,10 @@ def load_complaints(
 def select(
     parts: Iterable[pa.Table], company: str, classes: dict[str, list[str]], parameter: str = "DATASET"
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return the complaints (id, text, label, product) that meet the conditions, and the rows left after each of them."""
+    """Return the complaints that meet the conditions, and the rows left after each.
+
+    The columns are id, text, label, product.
+    """
     label_of = labels_of(classes)
     conditions = {
         "have a narrative": pc.utf8_trim_whitespace(pc.field("text")) != "",
@@ -207,7 +210,7 @@ def other_complaints(
 
 
 def normalise(text: str) -> str:
-    """Return the text in lower case with every run of anything but letters and digits as one space."""
+    """Return the text in lower case, all but letters and digits as single spaces."""
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
 
 
@@ -306,7 +309,7 @@ def near_pairs(
             yield one[near], other[near]
 
 
-def near_copies(
+def near_duplicates(
     texts: Sequence[str], threshold: float = 0.5, known: Sequence[str] | None = None
 ) -> list[tuple[int, int]]:
     """Return the pairs of texts whose sets of five-word runs have a Jaccard similarity of at least `threshold`.
@@ -321,9 +324,9 @@ def near_copies(
 
 
 def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
-    """Return how many test texts are in the training texts too: exactly, once normalised, or nearly."""
+    """Return how many test texts duplicate a training text, by how alike they are."""
     known = {normalise(text) for text in train_texts}
-    near = {j for _, j in near_copies(test_texts, known=train_texts)}
+    near = {j for _, j in near_duplicates(test_texts, known=train_texts)}
     return {
         "exact": len(set(test_texts) & set(train_texts)),
         "normalised": sum(normalise(text) in known for text in test_texts),

@@ -1,6 +1,7 @@
 """Files: where they lie, writing them whole, hashes of bytes and of code, and what JSON can hold."""
 
 import ast
+import functools
 import hashlib
 import math
 import os
@@ -100,6 +101,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+@functools.cache  # one run asks for the same modules once a stage
 def code_of(source: str) -> str:
     """Return what Python code does, to be compared: its syntax tree without comments, docstrings and layout.
 
@@ -132,7 +134,8 @@ def modules_of(sources: Iterable[str], folder: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def imported_by(source: str) -> set[str]:
+@functools.cache
+def imported_by(source: str) -> frozenset[str]:
     """Return the dotted names that a source imports, those of packages on the way and of what may be modules included."""
     try:
         tree = ast.parse(source)
@@ -144,4 +147,4 @@ def imported_by(source: str) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names | {name.rpartition(".")[0] for name in names if "." in name}
+    return frozenset(names | {name.rpartition(".")[0] for name in names if "." in name})

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "numpy", "pandas")
+PACKAGES = (  # those whose version may change a number
+    *("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "datasets", "pyarrow"),
+    *("scikit-learn", "statsmodels", "scipy", "numpy", "pandas"),
+)
 
 LAUNCHERS = re.compile(  # what launchers of distributed trainings leave behind
     r"(ACCELERATE|FSDP|TORCHELASTIC|OMPI_COMM_WORLD|MV2_COMM_WORLD|PMI|PMIX)_\w+"

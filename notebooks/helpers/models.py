@@ -33,9 +33,10 @@ WEIGHTS = "trained.safetensors"  # what was trained of a model without an adapte
 
 
 def draw_head(seed: int, *layers: torch.nn.Linear) -> None:
-    """Seed all random generators and give the layers new weights, whatever the checkpoint brought for them.
+    """Seed all random generators and draw new weights for the layers of a head.
 
-    They are drawn as the library draws a new head for either model: with a standard deviation of .02, and biases of zero.
+    Whatever the checkpoint brought for them, they are drawn as the library draws a new
+    head for either model: with a standard deviation of .02, and biases of zero.
     """
     set_seed(seed)
     for layer in layers:
@@ -45,7 +46,7 @@ def draw_head(seed: int, *layers: torch.nn.Linear) -> None:
 
 
 def load_distilbert(checkpoint: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
-    """Return a pretrained DistilBERT with a new, seeded two-class head, the dropout of its frozen base model switched off."""
+    """Return a pretrained DistilBERT, without dropout, with a new, seeded head."""
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
         use_safetensors=True,
@@ -62,7 +63,7 @@ def load_distilbert(checkpoint: str, labels: tuple[str, ...], seed: int) -> PreT
 
 
 def load_gpt2_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
-    """Return GPT-2's tokenizer with a pad token (the end-of-text token serves) and padding on the right."""
+    """Return GPT-2's tokenizer, padding on the right, with its end-of-text token."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -76,7 +77,10 @@ def load_gpt2(
     pad_token_id: int | None,
     quantization_config: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel:
-    """Return a pretrained GPT-2 with a new, seeded two-class head; its blocks' matrices are in 4 bits if a config says so."""
+    """Return a pretrained GPT-2, without dropout, with a new, seeded head.
+
+    Its blocks' matrices are in 4 bits if a config says so.
+    """
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
         use_safetensors=True,
@@ -99,7 +103,10 @@ def load_gpt2(
 def load_gpt2_in_4_bits(
     checkpoint: str, labels: tuple[str, ...], seed: int, pad_token_id: int, precision: torch.dtype
 ) -> PreTrainedModel:
-    """Return notebook 04's GPT-2 with the matrices of its blocks in NF4, which its layers restore to the precision given."""
+    """Return notebook 04's GPT-2 with the matrices of its blocks in NF4.
+
+    Its layers restore them to the precision given, which is what they compute in.
+    """
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -134,7 +141,10 @@ def load_base(
 
 
 def distilbert_adapter(rank: int, alpha: int, dropout: float) -> LoraConfig:
-    """Return the LoRA configuration for DistilBERT: adapters on all matrices of its blocks, and the head trained in full."""
+    """Return the LoRA configuration for DistilBERT.
+
+    Adapters sit on all matrices of its blocks; the head is trained in full.
+    """
     return LoraConfig(
         task_type="SEQ_CLS",
         r=rank,
@@ -146,7 +156,7 @@ def distilbert_adapter(rank: int, alpha: int, dropout: float) -> LoraConfig:
 
 
 def gpt2_adapter(rank: int, alpha: int, dropout: float, bits: int = 32) -> LoraConfig:
-    """Return the LoRA configuration for GPT-2: as for DistilBERT, and told how the base model stores its matrices."""
+    """Return the LoRA configuration for GPT-2, a base model stored in so many bits."""
     return LoraConfig(
         task_type="SEQ_CLS",
         r=rank,
@@ -159,7 +169,7 @@ def gpt2_adapter(rank: int, alpha: int, dropout: float, bits: int = 32) -> LoraC
 
 
 def tokenise(table: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
-    """Return the texts as token ids truncated to max_tokens, with their attention masks and labels, not yet padded."""
+    """Return token ids, truncated but not padded, attention masks and labels."""
     tokens = tokenizer(table["text"].tolist(), truncation=True, max_length=max_tokens)
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
@@ -173,17 +183,20 @@ def predict(
 ) -> np.ndarray:
     """Return each text's probability of class 1, shape (texts,).
 
-    A window of texts at a time is tokenised, which keeps the memory small, and read from long to short, so little is padded.
+    A window of texts at a time is tokenised, which keeps the memory small, and read
+    from long to short, so that little is padded.
     """
     device, precision = computing
-    batch_size = 64 if device.type == "cuda" else 8  # a CPU is fastest where a batch fits into its caches
+    # a CPU is fastest where a batch fits into its caches
+    batch_size = 64 if device.type == "cuda" else 8
     model.to(device).eval()
     texts = list(texts)
     probabilities = np.empty(len(texts))
     with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
         for window in range(0, len(texts), 2_000):
             tokens = tokenizer(texts[window : window + 2_000], truncation=True, max_length=max_tokens)["input_ids"]
-            tokens = [ids or [tokenizer.pad_token_id] for ids in tokens]  # GPT-2 has no token for an empty text
+            # GPT-2 has no token for an empty text
+            tokens = [ids or [tokenizer.pad_token_id] for ids in tokens]
             order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]

@@ -30,8 +30,8 @@ PARAMETERS = (  # every name that a parameters cell may hold
     *("SEED", "OUT"),
 )
 
-HELD_OUT = ("test", "unseen")  # tables that no choice may look at
-JUDGES = ("06_comparing",)  # the notebooks that open them
+HELD_OUT = "held_out"  # the table that no choice may look at
+JUDGES = ("06_comparing", "appendix_confidence", "appendix_errors")  # the notebooks that open it
 SERIES = "RUN_ALL_SERIES"  # the variable that tells a run with a folder of its own where 01 and 02 keep theirs
 
 
@@ -100,7 +100,7 @@ class Run:
         CheckFailed when it is held out, and this notebook is none that may judge.
         """
         check(
-            name not in HELD_OUT or self.notebook in JUDGES,
+            name != HELD_OUT or self.notebook in JUDGES,
             f"{self.notebook} must not open data/{name}.parquet: held-out complaints are for {', '.join(JUDGES)} alone",
         )
         path = self.path(f"data/{name}.parquet")
@@ -133,6 +133,10 @@ class Run:
             for row in self.read_result(name)["trainings"]
         ]
         return pd.DataFrame(rows)
+
+    def read_predictions(self) -> pd.DataFrame:
+        """Return the predictions that 06 has kept: a row a text and a training, with set, id, label and probability."""
+        return pd.read_parquet(self.path("results/predictions.parquet"))
 
     def show_figure(self, figure: plt.Figure, name: str, alt: str) -> None:
         """Save the figure as plots/<name>.png, show it with its text for those who cannot see it, and close it."""

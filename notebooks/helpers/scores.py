@@ -40,7 +40,7 @@ def score(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
 
 
 def predicted(probability: ArrayLike) -> np.ndarray:
-    """Return the predicted ids: 1 where the probability of class 1 is at least one half, else 0."""
+    """Return the predicted ids: 1 where the probability of class 1 is at least ½."""
     return (np.asarray(probability) >= 0.5).astype(int)
 
 
@@ -77,7 +77,8 @@ def intervals(
 def choose_keywords(texts: Sequence[str], labels: ArrayLike, classes: tuple[str, ...]) -> list[list[str]]:
     """Return the words that speak for class 0, and those for class 1.
 
-    For mortgages and cards they are ours. For other classes they are the ten of each that most more texts of it hold.
+    For mortgages and cards these are fixed lists. For other classes they are the ten
+    words of each whose share of texts exceeds the other class's by most.
     """
     if set(classes) <= KEYWORDS.keys():
         return [list(KEYWORDS[name]) for name in classes]
@@ -91,14 +92,14 @@ def choose_keywords(texts: Sequence[str], labels: ArrayLike, classes: tuple[str,
 
 
 def keyword_rule(texts: Sequence[str], keywords: list[list[str]]) -> np.ndarray:
-    """Return the probability of class 1 by counting keywords: 1 where those of class 1 lead, 0 where not, ½ at a tie."""
+    """Return P(class 1): 1 where its words lead, ½ at equal counts, else 0."""
     words = [normalise(text).split() for text in texts]
     lead = [sum(w in keywords[1] for w in ws) - sum(w in keywords[0] for w in ws) for ws in words]
     return (np.sign(lead) + 1) / 2
 
 
 def linear_model(texts: Sequence[str], labels: ArrayLike) -> Pipeline:
-    """Return a fitted TF-IDF over single words and pairs with a logistic regression on top."""
+    """Return TF-IDF over words and pairs with a logistic regression on top, fitted."""
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     return make_pipeline(words, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
 
@@ -145,8 +146,8 @@ def cost_of(scoring: dict, record: dict | None) -> dict:
         found
         | trained
         | {
-            "weights trained": sum(trained.values()),
-            "trained, MB": record["size_mb"],
+            "trainable parameters": sum(trained.values()),
+            "saved, MB": record["size_mb"],
             "training, s": record["train_seconds"],
             "training, texts/s": record["train_texts_per_second"],
             "training, MB host": record["train_memory_mb"]["host"],
@@ -158,7 +159,10 @@ def cost_of(scoring: dict, record: dict | None) -> dict:
 def paired_test(
     labels: Sequence[int], one: ArrayLike, other: ArrayLike, seed: int, draws: int = 10_000
 ) -> dict[str, float]:
-    """Return the difference in accuracy (one minus other), its 95 % bootstrap interval, and McNemar's exact p."""
+    """Return the difference in accuracy, its 95 % bootstrap interval, and McNemar's p.
+
+    It is one minus other, and p is exact; the draws are resamples of the texts.
+    """
     one_right = np.asarray(one) == np.asarray(labels)
     other_right = np.asarray(other) == np.asarray(labels)
     only_one = (one_right & ~other_right).sum()
@@ -173,7 +177,7 @@ def paired_test(
 
 
 def calibration_error(labels: ArrayLike, probability: np.ndarray, bins: int = 10) -> float:
-    """Return the expected calibration error, 0 to 1, over equal bins of the confidence in the prediction."""
+    """Return the expected calibration error, 0 to 1, over equal bins of confidence."""
     confidence = np.maximum(probability, 1 - probability)
     right = predicted(probability) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -189,7 +193,7 @@ def with_temperature(probability: ArrayLike, temperature: float) -> np.ndarray:
 
 
 def best_temperature(labels: ArrayLike, probability: ArrayLike) -> float:
-    """Return the temperature from 1/20 to 20 at which the probabilities fit the labels best, by log loss."""
+    """Return the temperature, 1/20 to 20, with the least log loss on the labels."""
 
     def loss(log_temperature: float) -> float:
         return log_loss(labels, with_temperature(probability, np.exp(log_temperature)))

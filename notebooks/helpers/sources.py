@@ -121,7 +121,7 @@ def short_name(source: str) -> str:
 
 
 def is_mini(name: str) -> bool:
-    """Return whether a data set or model is one of the offline kit's, which are all named mini-…"""
+    """Return whether a data set or model is one of the offline demo's, which are all named mini-…"""
     return Path(name).name.startswith("mini-")
 
 

@@ -22,6 +22,7 @@ from datasets import Features, Value
 from peft import PeftModel
 from transformers import (
     DataCollatorWithPadding,
+    EvalPrediction,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
@@ -39,13 +40,13 @@ from helpers.scores import score
 def training_arguments(
     folder: Path, learning_rate: float, epochs: int, batch_size: int, seed: int, computing: Computing
 ) -> TrainingArguments:
-    """Return every setting of a training; the folder holds one checkpoint an epoch while it runs."""
+    """Return every setting of a training, which leaves a checkpoint an epoch."""
     return TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=epochs,
         per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=8,  # its sampler sorts few batches at a time: small ones hold less padding
+        per_device_eval_batch_size=8,  # small batches hold less padding
         train_sampling_strategy="group_by_length",
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
@@ -79,6 +80,10 @@ class ComplaintScores(evaluate.Metric):
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         return score(references, predictions)
 
+    def of_output(self, output: EvalPrediction) -> dict[str, float]:
+        """Return the scores of the Trainer's output on validation: logits, and the labels in the same order."""
+        return self.compute(references=output.label_ids, predictions=output.predictions.argmax(axis=1))
+
 
 @dataclass(frozen=True)
 class Training:
@@ -102,21 +107,14 @@ def fit(
     arguments: TrainingArguments,
     computing: Computing,
 ) -> Training:
-    """Train what is not frozen, leave the model at its best epoch by validation F1, and return what came of it.
+    """Train what is not frozen, and leave the model at its best epoch by validation F1.
 
     A training that was killed goes on after its last whole epoch.
     """
     tokens = [tokenise(part, tokenizer, max_tokens) for part in (train, validation)]
     scores = ComplaintScores(keep_in_memory=True, cache_dir=arguments.output_dir)
-    trainer = Trainer(
-        model,
-        arguments,
-        DataCollatorWithPadding(tokenizer),
-        *tokens,
-        compute_metrics=lambda output: scores.compute(
-            references=output.label_ids, predictions=output.predictions.argmax(axis=1)
-        ),
-    )
+    padding = DataCollatorWithPadding(tokenizer)
+    trainer = Trainer(model, arguments, padding, *tokens, compute_metrics=scores.of_output)
     with measured() as cost:
         history = by_epoch(train_whole(trainer, recipe=fit))
     probability = predict(model, tokenizer, validation["text"], max_tokens, computing)

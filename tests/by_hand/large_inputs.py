@@ -77,14 +77,14 @@ def select_rows(path: str) -> dict:
 
 def find_near_duplicates(_: str) -> dict:
     """Return how many near-duplicates 300,000 texts have among themselves, and with the others those of a tenth."""
-    from helpers.complaints import near_copies
+    from helpers.complaints import near_duplicates
 
     source, words = random.Random(0), random.Random(1).choices(WORDS, WEIGHTS, k=1_000_000)
     texts = [text(source, words) for _ in range(TEXTS)]
     found = {"words in the median text": sorted(len(each.split()) for each in texts[:1001])[500]}
     for name, known in (("pairs", None), ("pairs of known and new", TEXTS // 10)):
         started = time.perf_counter()
-        found[name] = len(near_copies(texts[known:], known=known and texts[:known]))
+        found[name] = len(near_duplicates(texts[known:], known=known and texts[:known]))
         found[f"seconds for {name}"] = round(time.perf_counter() - started)
     return found
 

@@ -18,8 +18,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
-TARGETS = {"distilbert": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"], "gpt2": ["c_attn", "c_proj", "c_fc"]}
-HEADS = {"distilbert": ["pre_classifier", "classifier"], "gpt2": ["score"]}
 
 
 def digest(*arrays) -> str:
@@ -35,7 +33,7 @@ def texts():
 
     rng, seen = random.Random(1), set()
     names = list(writer.STUDY_ROWS)
-    rows = [(writer.letter(writer.STUDY_COMPANY, names[i % 2], seen, rng), i % 2) for i in range(24)]
+    rows = [(writer.complaint(writer.STUDY_COMPANY, names[i % 2], seen, rng), i % 2) for i in range(24)]
     return pd.DataFrame(rows, columns=["text", "label"])
 
 
@@ -45,22 +43,21 @@ def train(kind: str, rows) -> dict[str, str]:
 
     import mini
     from helpers.machine import choose_computing
-    from helpers.models import load_base, predict, tokenise
+    from helpers.models import distilbert_adapter, gpt2_adapter, load_base, predict
     from helpers.training import fit, training_arguments
 
     architecture, four_bits = kind.partition("_")[0], kind == "gpt2_qlora"
     computing = choose_computing("cpu", "float32")
-    record = {"architecture": architecture, "kind": "qlora" if four_bits else "lora", "precision": "float32"}
+    record = {"model": architecture, "bits": 4 if four_bits else 32, "precision": "float32"}
     record |= {"checkpoint": str(mini.shipped_models()[architecture]), "revision": ""}
     model, tokenizer = load_base(record, ("no", "yes"), 42)
     if four_bits:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    config = {"target_modules": TARGETS[architecture], "modules_to_save": HEADS[architecture]}
-    config["fan_in_fan_out"] = kind == "gpt2_lora"
-    model = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, **config))
-    parts = [tokenise(part, tokenizer, 512) for part in (rows[:16], rows[16:])]
+    adapter = distilbert_adapter(8, 16, 0.0) if kind == "distilbert_lora" else gpt2_adapter(8, 16, 0.0, record["bits"])
+    model = peft.get_peft_model(model, adapter)
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, tokenizer, *parts, training_arguments(Path(folder), 1e-3, 1, 4, 42, computing))
+        arguments = training_arguments(Path(folder), 1e-3, 1, 4, 42, computing)
+        fit(model, tokenizer, rows[:16], rows[16:], 512, arguments, computing)
     weights = [w.detach().numpy() for w in model.parameters() if w.requires_grad]
     return {
         f"{kind}, weights": digest(*weights),

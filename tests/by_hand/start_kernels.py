@@ -5,6 +5,7 @@
 So many kernels, so many at a time; each runs one cell. 300 take two minutes on two cores.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -14,9 +15,10 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "notebooks"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from driver import guard, kernel, surroundings
+from driver import kernel, processes, surroundings
 
 PAGE = new_notebook(
     cells=[new_code_cell("NUMBER = 0", metadata={"tags": ["parameters"]}), new_code_cell("print(NUMBER)")],
@@ -28,8 +30,9 @@ def run_one(out: Path, number: int) -> str:
     """Run a cell in a kernel of its own; return what went wrong, or ""."""
     page, log = kernel.with_parameters(out / "page.ipynb", {"NUMBER": number}), out / f"{number}.log"
     try:
-        with guard.short_folder(out, kernel.LONGEST) as sockets:
-            kernel.run_cells(page, out, log, (5, 5), lambda **_: None, {}, sockets)
+        with processes.short_folder(out, kernel.LONGEST) as sockets:
+            environment = surroundings.settled(os.environ)
+            kernel.run_cells(page, out, log, (5, 5), lambda **_: None, environment, sockets)
     except Exception as error:
         return f"kernel {number}: {type(error).__name__}: {error}\n{log.read_text(errors='replace')[-1000:]}"
     said = "".join(output.get("text", "") for output in page.cells[-1].outputs).strip()
@@ -42,17 +45,16 @@ def start(kernels: int, at_once: int) -> tuple[list[str], int, list[Path]]:
     kernel.Client.create_kernel_manager = lambda client: starts.append(client) or create(client)
     with tempfile.TemporaryDirectory() as out, ThreadPoolExecutor(at_once) as pool:
         tempfile.tempdir = out  # other runs may have their folders in the usual place
-        guard.temporary_folder(Path(out)).mkdir(parents=True)
+        processes.temporary_folder(Path(out)).mkdir(parents=True)
         nbformat.write(PAGE, Path(out, "page.ipynb"))
         said = list(pool.map(lambda number: run_one(Path(out), number), range(kernels)))
-        left = [*guard.temporary_folder(Path(out)).iterdir(), *Path(out).glob("run_all-*")]
+        left = [*processes.temporary_folder(Path(out)).iterdir(), *Path(out).glob("run_all-*")]
     tempfile.tempdir, kernel.Client.create_kernel_manager = None, create
     return [text for text in said if text], len(starts), left
 
 
 def main(kernels: int, at_once: int) -> int:
     """Print what was seen; return 1 when a kernel failed or anything is left."""
-    surroundings.settle()
     began = time.monotonic()
     failures, starts, left = start(kernels, at_once)
     print(*failures, sep="\n")

@@ -1,0 +1,288 @@
+"""What comes of a run: the result table, the pages, and by --save the notebooks' outputs, README, results/ and plots/."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+from driver import Refused, findings, site
+from driver.parameters import defaults, read_notebook, source
+from driver.scheduler import Job, state
+from driver.stages import NAMES, sweep_folder
+from helpers.files import write_whole
+from helpers.sources import short_name
+
+MOST_BYTES = 1_000_000  # code-hosting pages stop showing larger notebooks
+MARKS = ("<!-- results: written by run_all.py --save -->", "<!-- end of results -->")
+RESULT = "06_comparing.json"
+DEMO = "offline_demo.json"  # the published result, under a name that no run writes
+FIGURE = "barplot_perfmetrics.png"
+FIGURES = {
+    FIGURE: FIGURE,
+    "06_accuracy.png": "accuracy.png",
+    "06_differences.png": "comparisons.png",
+    "06_cost.png": "cost.png",
+}
+
+
+def read(path: Path) -> dict:
+    """Return the content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(rows: list[dict[str, str]], markdown: bool = False) -> str:
+    """Return the rows, {column: cell}, as a table: aligned, or in Markdown; a column in which nothing stands is left out."""
+    columns = [column for column in rows[0] if any(row[column] for row in rows)]
+    lines = [columns, *([row[column] for column in columns] for row in rows)]
+    if markdown:
+        head, *body = (f"| {' | '.join(line)} |" for line in lines)
+        return "\n".join([head, "|" + "---|" * len(columns), *body])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("   ".join(line).rstrip() for line in padded)
+
+
+def score_rows(result: dict) -> list[dict[str, str]]:
+    """Return the test scores, a row a model, for the terminal."""
+    rows = []
+    for row in result["test"]:
+        low, high = row["intervals"]["accuracy"]
+        rows.append(
+            {
+                "model": row["name"],
+                "method": row["method"],
+                "accuracy (95 % interval)": f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})",
+                "over seeds": over_seeds(result["seeds"], row["name"]),
+                **{name: f"{row[name.lower()]:.3f}" for name in ("precision", "recall", "F1")},
+            }
+        )
+    return rows
+
+
+def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict[str, str]]:
+    """Return the front page's table: what was trained and the baselines worth it, on all held-out complaints, with costs."""
+    rows = []
+    for row in result["held_out"]:
+        name = row["name"]
+        if row["method"] not in ("baseline", "lora", "full", "qlora") or name == "majority":
+            continue
+        low, high = row["intervals"]["accuracy"]
+        cost = result["costs"][name]
+        trained, seconds = cost.get("trainable parameters"), cost.get("training, s")
+        study = original.get(name)
+        rows.append(
+            {
+                "model": f"`{name}`",
+                "trainable parameters": f"{trained:,.0f}" if trained else "",
+                "training, s": f"{seconds:,.1f}" if seconds else "",
+                f"accuracy on {result['held_out_texts']:,} held-out (95 %)": f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})",
+                "mean over seeds (sd)": over_seeds(result["held_out_seeds"], name),
+                "original study, 200 texts": f"{study['accuracy']:.3f}" if study else "",
+            }
+        )
+    return rows
+
+
+def over_seeds(seeds: dict[str, dict[str, float]], name: str) -> str:
+    """Return the model's mean accuracy over its seeds, with their standard deviation; "" when it was trained once, or never."""
+    found = seeds.get(name, {"seeds": 1})
+    return f"{found['mean']:.3f} ({found['sd']:.3f}, {found['seeds']:.0f} seeds)" if found["seeds"] > 1 else ""
+
+
+def show_results(out: Path, root: Path, compare: bool) -> None:
+    """Print the result table and, where asked to, how a mini run's compares with the published one."""
+    result = read(out / "results" / RESULT)
+    print(f"\n{table(score_rows(result))}")
+    published = root / "results" / DEMO
+    if result["mini"] and compare and published.exists():
+        print(beside_published(result, read(published)))
+
+
+def write_site(out: Path, root: Path) -> Path:
+    """Write the run's pages for people without Jupyter, and return the first one's path."""
+    path, text = out / "results" / RESULT, ""
+    if path.is_file():
+        result = read(path)
+        text = f"{provenance(result)}\n\n{findings.sentences(result)}\n\n{table(score_rows(result), markdown=True)}"
+    return site.write_site(out, NAMES, site.FirstPage("Lightweight fine-tuning, judged honestly", text, "06_comparing"))
+
+
+def beside_published(result: dict, published: dict) -> str:
+    """Return a sentence on a mini run's table beside the published one: equal to the last digit, or which condition differs."""
+    theirs = {row["name"]: row for row in published["test"]}
+    differing = [row["name"] for row in result["test"] if row != theirs.get(row["name"])]
+    if not differing:
+        return f"All {len(result['test'])} rows are those of the published table, byte for byte."
+    here, there = (
+        {"data": each["data"], "models": each["models"], "seed": each["seed"], **each["versions"], **each["numerics"]}
+        for each in (result, published)
+    )
+    found = [
+        f"{name}: {here.get(name, 'not set')}, published with {there.get(name, 'not set')}"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
+    why = "; ".join(found) or "nothing that is pinned: please report it with this run's results/06_comparing.json"
+    return f"{len(differing)} of {len(result['test'])} rows are not those of the published table. What differs: {why}."
+
+
+# --- a sweep ----------------------------------------------------------------------------------------------------------
+
+
+def sweep_scores(name: str, values: list[int | float], out: Path) -> dict[str, dict[str, list]]:
+    """Return {model: {"value": […], "mean": […], "sd": […], "seeds": […]}}: accuracy on all held-out complaints, over the seeds.
+
+    The linear model has no seed of its own, so its sd is None, as is that of a model with a single training.
+    """
+    found = {}
+    for value in values:
+        result = read(out / sweep_folder(name, value) / "results" / RESULT)
+        linear = next(row["accuracy"] for row in result["held_out"] if row["name"] == "tfidf_logreg")
+        models = {"tfidf_logreg": {"mean": linear, "sd": None, "seeds": 1}} | result["held_out_seeds"]
+        for model, row in models.items():
+            columns = found.setdefault(model, {"value": [], "mean": [], "sd": [], "seeds": []})
+            for column, entries in columns.items():
+                entries.append(value if column == "value" else row[column])
+    return found
+
+
+def show_sweep(name: str, values: list[int | float], out: Path) -> None:
+    """Write results/sweep_NAME.json and plots/sweep_NAME.png from the finished series, and print the scores as a table."""
+    found = sweep_scores(name, values, out)
+    write_whole(out / f"results/sweep_{name}.json", json.dumps({"parameter": name, "accuracy": found}, indent=1))
+    write_whole(out / f"plots/sweep_{name}.png", draw_sweep(name, found))
+    rows = []
+    for model, columns in found.items():
+        spread = [f" ({sd:.3f})" if sd else "" for sd in columns["sd"]]
+        points = zip(columns["value"], columns["mean"], spread, strict=True)
+        rows.append({name: model} | {f"{value:g}": f"{mean:.3f}{sd}" for value, mean, sd in points})
+    print(f"\naccuracy on all held-out complaints, mean over the seeds (sd)\n{table(rows)}")
+    print(f"\nFigure: {out / f'plots/sweep_{name}.png'}")
+
+
+def draw_sweep(name: str, found: dict[str, dict[str, list]]) -> bytes:
+    """Return the figure as a PNG: accuracy against the parameter, a line a model, one sd over the seeds up and down."""
+    from matplotlib.figure import Figure  # a second to import
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for model, columns in found.items():
+        spread = [sd or 0 for sd in columns["sd"]]
+        axes.errorbar(columns["value"], columns["mean"], yerr=spread, marker="o", capsize=3, label=model)
+    least, *_, most = sorted(value for columns in found.values() for value in [*columns["value"], *columns["value"]])
+    axes.set_xscale("log" if 0 < 8 * least <= most else "linear")
+    axes.set(xlabel=name, ylabel="accuracy on all held-out complaints")
+    axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+# --- --save -----------------------------------------------------------------------------------------------------------
+
+
+def save(jobs: list[Job], root: Path, out: Path) -> None:
+    """Write clean outputs back into notebooks/, and the results into README.md, results/ and plots/; Refused when one is unfit."""
+    behind = [job.name for job in jobs if state(job) != "done"]
+    if behind:
+        raise Refused(f"--save needs all notebooks up to date; these are not: {', '.join(behind)}. Run them first.")
+    pages = {name: root / f"notebooks/{name}.ipynb" for name in NAMES}
+    hidden = [root, Path.home(), out]
+    values = {job.name: job.values for job in jobs}
+    texts = {pages[name]: clean(pages[name], out / f"executed/{name}.ipynb", values[name], hidden) for name in NAMES}
+    texts[root / "README.md"] = with_results(
+        (root / "README.md").read_text(encoding="utf-8"),
+        read(out / "results" / RESULT),
+        read(root / "results/original_study.json")["scores"],
+    )
+    texts[root / "results" / DEMO] = (out / "results" / RESULT).read_bytes()
+    texts |= {root / "plots" / name: (out / "plots" / made).read_bytes() for made, name in FIGURES.items()}
+    for path, text in texts.items():
+        write_whole(path, text)
+    print(
+        f"Saved the outputs of {len(pages)} notebooks in {root / 'notebooks'}, the results in README.md, results/, plots/"
+    )
+
+
+def values_of_run(stand: dict[str, object], values: dict[str, object]) -> list[dict]:
+    """Return, as an output of the parameters cell, the values that the run had in place of those that stand there."""
+    own = {name: value for name, value in values.items() if name != "OUT" and stand.get(name) != value}
+    shown = [f"{name} = {(short_name(value) if isinstance(value, str) else value)!r}\n" for name, value in own.items()]
+    text = (
+        ["The outputs below come from a run with\n", *shown] if own else ["The outputs come from a run with these.\n"]
+    )
+    return [{"name": "stdout", "output_type": "stream", "text": text}]
+
+
+def clean(notebook: Path, executed: Path, values: dict[str, object], paths: list[Path]) -> str:
+    """Return the notebook's new text, with the executed one's outputs and counts 1..n; Refused when it is unfit to share."""
+    page = read_notebook(notebook)
+    cells = [cell for cell in page["cells"] if cell["cell_type"] == "code"]
+    ran = [cell for cell in read_notebook(executed)["cells"] if cell["cell_type"] == "code"]
+    ran = [cell for cell in ran if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    for count, (cell, run) in enumerate(zip(cells, ran, strict=True), start=1):
+        cell["execution_count"] = count
+        cell["outputs"] = [output for output in run["outputs"] if not is_passing(output)]
+        if "parameters" in cell["metadata"].get("tags", []):
+            cell["outputs"] = values_of_run(defaults(notebook), values)
+        for output in cell["outputs"]:
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = count
+            for path in machine_paths(output, paths):
+                line = source(cell).splitlines()[0]
+                raise Refused(f"{notebook.name}, cell [{count}] ({line}) shows the path {path}: print a relative one.")
+    text = json.dumps(page, indent=1, ensure_ascii=False, sort_keys=True) + "\n"  # as nbformat writes it
+    if len(text.encode()) > MOST_BYTES:
+        raise Refused(
+            f"{notebook.name} would take {len(text.encode()):,} bytes, over {MOST_BYTES:,}: draw smaller figures."
+        )
+    return text
+
+
+def is_passing(output: dict) -> bool:
+    """Return whether the output is only of use while a cell runs: standard error, a widget, a progress display."""
+    data = output.get("data", {})
+    progress = "<progress" in "".join(data.get("text/html", ""))
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in data or progress
+
+
+def machine_paths(output: dict, paths: list[Path]) -> list[str]:
+    """Return which of the paths the output shows, pictures aside."""
+    data = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/")}
+    text = json.dumps([output.get("text", ""), data], ensure_ascii=False)
+    return [str(path) for path in paths if re.search(re.escape(str(path)) + r"(?![\w-])", text)]
+
+
+def provenance(result: dict) -> str:
+    """Return a sentence on which data and models the numbers come from; those of the demo are called so."""
+    demo = "**the offline demo** (miniature models, synthetic complaints: how things work, not what full-size models reach)"
+    models = ", ".join(f"`{model}`" for model in result["models"])
+    return f"These numbers are of {demo if result['mini'] else 'a full run'}: data `{result['data']}`, models {models}."
+
+
+def front_page(result: dict, original: dict[str, dict[str, float]]) -> str:
+    """Return what README says of a result: where it comes from, what came out, the figure, the table."""
+    models = "miniature" if result["mini"] else "full-size"
+    figure = f"![Accuracy, precision, recall and F1 of all {models} models on the test set, coloured by method, with 95 % intervals](plots/{FIGURE})"
+    note = "An interval covers the draw of the held-out texts, the standard deviation the seeds; neither covers the draw of the training set."
+    parts = [
+        provenance(result),
+        findings.sentences(result),
+        figure,
+        table(front_rows(result, original), markdown=True),
+        note,
+    ]
+    return "\n\n".join(parts)
+
+
+def with_results(text: str, result: dict, original: dict[str, dict[str, float]]) -> str:
+    """Return the README's text with what stands between its two marks replaced by what it says of the result."""
+    between = f"\n{front_page(result, original)}\n"
+    pattern = re.compile(re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1]), re.DOTALL)
+    found, count = pattern.subn(lambda _: MARKS[0] + between + MARKS[1], text)
+    if count != 1:
+        raise Refused(f"README.md must hold {MARKS[0]} and {MARKS[1]} once, not {count} times.")
+    return found

@@ -1,0 +1,304 @@
+"""Stages as jobs: each runs after those it needs, one at a time or side by side, by whatever executor is given."""
+
+import contextlib
+import os
+import shutil
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from driver import CellFailed, Failed, KernelKilled, Refused, Unmade, progress, records, surroundings
+from driver.processes import STAGE, end_processes, short_folder
+from driver.progress import duration
+from driver.stages import SERIES, Stage
+from helpers.files import MB, sha256, write_whole
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+
+class Limits(NamedTuple):
+    """The minutes after which a cell is ended, and after which a notebook is."""
+
+    cell: float
+    stage: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that it takes to run a stage in any process; `environment` is what its kernel gets beside that process's own."""
+
+    stage: Stage
+    values: dict[str, object]
+    root: Path
+    out: Path
+    limits: Limits
+    environment: dict[str, str]
+    beside_others: bool
+
+    @property
+    def name(self) -> str:
+        """Return the stage's name."""
+        return self.stage.name
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage did not finish: the cell and the cause, what to do about it, and where to read on."""
+
+    stage: str
+    cell: str  # "" when it was none
+    cause: str
+    fix: str
+    killed: bool  # its kernel was, from outside
+    page: str  # the path of the notebook as far as it came, "" when that could not be written
+    log: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: the seconds it took, now or, where it was up to date, in an earlier run; or its failure."""
+
+    stage: str
+    seconds: float
+    failure: Failure | None = None
+    up_to_date: bool = False
+
+    def __str__(self) -> str:
+        if self.failure:
+            return f"{self.stage:20} failed"
+        return f"{self.stage:20} {'up to date ' if self.up_to_date else ''}{self.time}"
+
+    @property
+    def time(self) -> str:
+        """Return how long it took, in brackets where that was in an earlier run."""
+        return f"({duration(self.seconds)})" if self.up_to_date else duration(self.seconds)
+
+
+class Executor(Protocol):
+    """What runs jobs: `width` of them at once at most, each by run_stage, in whichever process."""
+
+    width: int
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Start the job."""
+
+    def stop(self) -> None:
+        """End all jobs that run; return when they have ended."""
+
+
+class LocalExecutor:
+    """Runs jobs in threads of this process, and gives each a GPU where there is one."""
+
+    def __init__(self, width: int):
+        self.width = width
+        self.pool = ThreadPoolExecutor(width)
+        self.gpus = surroundings.Gpus()
+        self.jobs: dict[Future[Outcome], Job] = {}
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Start the job in a thread."""
+        future = self.pool.submit(self.run, job)
+        self.jobs[future] = job
+        return future
+
+    def run(self, job: Job) -> Outcome:
+        """Run the job on the GPU that has the fewest."""
+        with self.gpus.one() as gpu:
+            return run_stage(replace(job, environment=job.environment | gpu))
+
+    def stop(self) -> None:
+        """End the jobs' kernels until every thread has seen it: one may just have been starting."""
+        while wait(self.jobs, timeout=0.2).not_done:
+            for out in {job.out for job in self.jobs.values()}:
+                end_processes(str(out))
+
+
+def make_jobs(
+    stages: list[Stage],
+    values: dict[str, dict[str, object]],
+    root: Path,
+    out: Path,
+    limits: Limits,
+    environment: dict[str, str],
+    beside_others: bool,
+) -> list[Job]:
+    """Return a job for each stage, by its notebook's values and its own; kernels tell by their environment whose they are."""
+    return [
+        Job(
+            stage,
+            values[stage.notebook] | stage.values | {"OUT": str(out / stage.folder)},
+            root,
+            out,
+            limits,
+            environment | {STAGE: stage.name, SERIES: str(out / stage.series)},
+            beside_others,
+        )
+        for stage in stages
+    ]
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+def changes(job: Job) -> list[str]:
+    """Return the names of the inputs that are not what the finished stage was made from."""
+    return records.changes(job.name, records.inputs(job.stage, job.values, job.root, job.out), job.out)
+
+
+def state(job: Job) -> str:
+    """Return "done" when the stage is whole and nothing that it depends on has changed, or else why it must run."""
+    reason = records.unfinished(job.name, job.out)
+    if not reason:
+        changed = changes(job)
+        reason = f"stale, changed: {', '.join(changed)}" if changed else ""
+    return reason or "done"
+
+
+def check_needs(jobs: list[Job], every: list[Job], command: str) -> None:
+    """Return when all that the jobs need from others is whole; Refused tells the command that makes it."""
+    needed = {need for job in jobs for need in job.stage.needs} - {job.name for job in jobs}
+    for job in every:
+        if job.name in needed:
+            if reason := records.unfinished(job.name, job.out):
+                raise Refused(
+                    f"{job.name} is needed, but in {job.out}: {reason}. Type: {command} --only {job.stage.notebook}"
+                )
+            if changed := changes(job):
+                print(f"{job.name} is taken as it was made, with another {', '.join(changed)}")
+
+
+def show(jobs: list[Job]) -> None:
+    """Print each stage's state, where it was made, and its parameters."""
+    again = set()
+    for job in jobs:
+        reason = state(job)
+        if reason == "done" and again & set(job.stage.needs):
+            reason = f"stale, runs again after {', '.join(sorted(again & set(job.stage.needs)))}"
+        if reason != "done":
+            again.add(job.name)
+        print(f"{job.name:20} {reason}")
+        if manifest := records.read_manifest(job.name, job.out):
+            made = manifest["provenance"]
+            print(f"    made on {made['host']}, {made['CPU']}, {made['device']}")
+        for name, value in job.values.items():
+            print(f"    {name} = {value!r}")
+
+
+# --- one stage --------------------------------------------------------------------------------------------------------
+
+
+def run_stage(job: Job) -> Outcome:
+    """Run a notebook, write its executed copy and, last of all, its manifest; return what came of it.
+
+    The checkpoints of its training, from which it goes on when it is killed, are dropped only then. Where it fails,
+    the notebook as far as it came is executed/NAME.failed.ipynb.
+    """
+    from driver import kernel  # papermill takes two seconds to import
+
+    inputs = records.inputs(job.stage, job.values, job.root, job.out)
+    before = records.stamps(job.stage, job.out)
+    started = time.monotonic()
+    page = kernel.with_parameters(job.root / "notebooks" / f"{job.stage.notebook}.ipynb", job.values)
+    failed = records.executed(job.name, job.out, "failed.ipynb")
+    try:
+        run_cells(job, page)
+        made = records.made(job.stage, job.out, before)
+        executed = records.executed(job.name, job.out, "ipynb")
+        write_whole(executed, kernel.as_text(page))
+        made[executed.relative_to(job.out).as_posix()] = sha256(executed)
+        failed.unlink(missing_ok=True)
+        seconds = time.monotonic() - started
+        records.finish(job.stage, job.values, job.root, inputs, made, seconds, job.out)
+    except (CellFailed, Unmade, OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):  # a full disk; the error itself is what matters
+            write_whole(failed, kernel.as_text(page))
+        return Outcome(job.name, time.monotonic() - started, failure(job, page, error))
+    shutil.rmtree(job.out / job.stage.folder / "models/checkpoints" / job.stage.notebook, ignore_errors=True)
+    return Outcome(job.name, seconds)
+
+
+def run_cells(job: Job, page: "NotebookNode") -> None:
+    """Run the page's cells in place, in a kernel of their own; what they leave running must not write any more."""
+    from driver import kernel
+
+    log = records.executed(job.name, job.out, "log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = surroundings.settled(os.environ) | job.environment
+    try:
+        with (
+            short_folder(job.out, kernel.LONGEST) as sockets,
+            progress.Cells(job.name, page, job.beside_others) as cells,
+        ):
+            kernel.run_cells(page, job.root / "notebooks", log, job.limits, cells.start_cell, environment, sockets)
+    finally:
+        end_processes(str(job.out), job.name)
+
+
+def failure(job: Job, page: "NotebookNode", error: Exception) -> Failure:
+    """Return why the job's stage did not finish."""
+    cause = "\n".join(str(error).strip().splitlines()[-12:])
+    fix = getattr(error, "fix", "")
+    if "No space left" in cause:
+        fix = f"{shutil.disk_usage(job.out).free / MB:,.0f} MB are free on the disk of {job.out}: make room."
+    cell = progress.label(page, error.index) if isinstance(error, CellFailed) else ""
+    failed = records.executed(job.name, job.out, "failed.ipynb")
+    log = records.executed(job.name, job.out, "log")
+    come_to = str(failed) if failed.exists() else ""
+    return Failure(job.name, cell, cause, fix, isinstance(error, KernelKilled), come_to, str(log))
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def run_jobs(jobs: list[Job], executor: Executor, force: bool = False) -> dict[str, Outcome]:
+    """Run what is not up to date, each stage after those it needs; return what came of each.
+
+    When a stage fails, all that does not need it still runs; then Failed tells of every failure.
+    """
+    running: dict[Future[Outcome], Job] = {}
+    outcomes: dict[str, Outcome] = {}
+    once_more = set()
+    try:
+        while True:
+            while len(running) < executor.width and (job := next_job(jobs, running, outcomes)):
+                if force or state(job) != "done":
+                    running[executor.submit(job)] = job
+                else:
+                    seconds = records.read_manifest(job.name, job.out)["seconds"]
+                    outcomes[job.name] = Outcome(job.name, seconds, up_to_date=True)
+                    print(outcomes[job.name], flush=True)
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                outcome = future.result()
+                if outcome.failure and outcome.failure.killed and job.beside_others and job.name not in once_more:
+                    once_more.add(job.name)
+                    print(f"{job.name}: the kernel was killed, it runs once more", flush=True)
+                    running[executor.submit(job)] = job
+                else:
+                    outcomes[job.name] = outcome
+                    print(outcome, flush=True)
+    except BaseException:
+        executor.stop()
+        raise
+    return all_finished(jobs, outcomes)
+
+
+def next_job(jobs: list[Job], running: dict[Future[Outcome], Job], outcomes: dict[str, Outcome]) -> Job | None:
+    """Return the first job that has not been started and of which all that it needs, among the jobs, is finished."""
+    started = {job.name for job in running.values()} | outcomes.keys()
+    open_needs = {job.name for job in jobs if job.name not in outcomes or outcomes[job.name].failure}
+    ready = (job for job in jobs if job.name not in started and not open_needs & set(job.stage.needs))
+    return next(ready, None)
+
+
+def all_finished(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+    """Return the outcomes; Failed when one is a failure."""
+    failures = tuple(outcome.failure for outcome in outcomes.values() if outcome.failure)
+    if failures:
+        raise Failed(failures, tuple(job.name for job in jobs if job.name not in outcomes))
+    return outcomes

@@ -1,0 +1,81 @@
+"""The site of a run: its executed notebooks as pages that need neither Jupyter nor a network, from OUT/site/index.html on."""
+
+import hashlib
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from helpers.files import sha256, write_whole
+
+CODE = [Path(__file__).with_name(name) for name in ("site.py", "page.py", "site.css")]
+
+
+@dataclass(frozen=True)
+class FirstPage:
+    """What the first page shows: a title, Markdown (the result table), and the figures of one of the notebooks."""
+
+    title: str
+    text: str
+    figures_of: str
+
+
+def executed(name: str, out: Path) -> Path:
+    """Return the path of the notebook as it ran."""
+    return out / f"executed/{name}.ipynb"
+
+
+def write_site(out: Path, notebooks: list[str], first: FirstPage) -> Path:
+    """Write OUT/site/*.html, a page for each notebook that has run, unless they are up to date; return the first page's path.
+
+    The notebooks are named in reading order; one that has not run is named on the first page. That is written
+    last and says what all were made of, so a site whose writing was interrupted is written again.
+    """
+    ran = [name for name in notebooks if executed(name, out).is_file()]
+    files = [sha256(path) for path in [*CODE, *(executed(name, out) for name in ran)]]
+    made_of = hashlib.sha256(repr((notebooks, ran, first, files)).encode()).hexdigest()
+    paths = {name: out / f"site/{name}.html" for name in [*ran, "index"]}
+    if not (all(path.is_file() for path in paths.values()) and made_of.encode() in paths["index"].read_bytes()):
+        texts = pages(out, notebooks, ran, first, made_of)
+        for path in set((out / "site").glob("*.html")) - set(paths.values()):
+            path.unlink()
+        for name, path in paths.items():
+            write_whole(path, texts[name])
+    return paths["index"]
+
+
+def pages(out: Path, notebooks: list[str], ran: list[str], first: FirstPage, made_of: str) -> dict[str, str]:
+    """Return {name: HTML} of the first page, "index", and of each notebook that has run."""
+    from driver import page  # nbconvert takes a second to import
+
+    read = {name: page.read(executed(name, out)) for name in ran}
+    titles = {"index": escape(first.title)} | {name: page.title(notebook) for name, notebook in read.items()}
+    top = page.markdown(f"# {first.title}\n\n{first.text}", ran)
+    shown = page.figures(read[first.figures_of]) if first.figures_of in read else ""
+    exporter, style = page.exporter(ran), page.style()
+    bodies = {"index": f"{top}\n{contents(notebooks, titles)}\n{shown}"}
+    bodies |= {name: exporter.from_notebook_node(notebook)[0] for name, notebook in read.items()}
+    return {
+        name: page.PAGE.format(made_of=made_of, title=titles[name], style=style, links=links(name, titles), body=body)
+        for name, body in bodies.items()
+    }
+
+
+def contents(notebooks: list[str], titles: dict[str, str]) -> str:
+    """Return the list of the notebooks, each a link to its page if it has run."""
+    lines = [
+        f'<li><a href="{name}.html">{titles[name]}</a></li>' if name in titles else f"<li>{name} has not run</li>"
+        for name in notebooks
+    ]
+    return "\n".join(['<h2 id="contents">The notebooks</h2>', '<ul class="pages">', *lines, "</ul>"])
+
+
+def links(name: str, titles: dict[str, str]) -> str:
+    """Return a page's line of links: previous · contents · next, in the order of the titles."""
+    order = list(titles)
+    at = order.index(name)
+    before, after = order[:at][-1:], order[at + 1 :][:1]
+    ends = [
+        f'<a rel="{words}" href="{there[0]}.html" title="{titles[there[0]]}">{words}</a>' if there else words
+        for words, there in (("previous", before), ("next", after))
+    ]
+    return f'<nav>{ends[0]} · <a href="index.html#contents">contents</a> · {ends[1]}</nav>'

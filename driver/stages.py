@@ -1,0 +1,108 @@
+"""The stages of the series, and what further seeds, the controls and a sweep make of them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from driver import Refused
+from driver.parameters import closest
+
+SERIES = "RUN_ALL_SERIES"  # the variable that tells a notebook where 01 and 02 wrote what it reads
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook's place in the series: the stages it needs, the files (patterns under OUT) it makes, its own values.
+
+    The name is the notebook's, in the folder under OUT that it writes to: 03_distilbert_lora, or seeds/7/03_distilbert_lora.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    makes: tuple[str, ...]
+    values: dict[str, object] = field(default_factory=dict)  # by which it differs from others of its notebook
+
+    @property
+    def notebook(self) -> str:
+        """Return the name of the stage's notebook, without folder and ending."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """Return the folder under OUT that the stage writes to, "" for OUT itself."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def series(self) -> str:
+        """Return the folder under OUT in which the 01 and 02 that it needs write."""
+        folders = [need.rpartition("/")[0] for need in self.needs if need.rpartition("/")[2] in DATA]
+        return folders[0] if folders else self.folder
+
+    def in_folder(self, folder: str, moved: Collection[str], values: dict[str, object]) -> "Stage":
+        """Return the stage as it stands in a folder, with its values, and finds there those that have moved there too."""
+        needs = (f"{folder}/{need}" if need in moved else need for need in self.needs)
+        makes = (f"{folder}/{pattern}" for pattern in self.makes)
+        return Stage(f"{folder}/{self.name}", tuple(needs), tuple(makes), self.values | values)
+
+
+def stage(name: str, needs: tuple[str, ...], *makes: str) -> Stage:
+    """Return a stage that makes these files, a result file, and figures."""
+    figures = name[:2] if name[0].isdigit() else name
+    return Stage(name, needs, (*makes, f"results/{name}.json", f"plots/{figures}_*.png"))
+
+
+DATA = ("01_data", "02_test_data")
+TRAININGS = ("03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora")  # run once for each seed
+STAGES = (
+    stage("01_data", (), "data/pool.parquet", "data/train.parquet"),
+    stage("02_test_data", ("01_data",), "data/held_out.parquet"),
+    stage("03_distilbert_lora", DATA, "models/03_distilbert_lora/*"),
+    stage("04_gpt2_lora", (*DATA, "03_distilbert_lora"), "models/04_gpt2_lora/*"),
+    stage("05_gpt2_qlora", (*DATA, "04_gpt2_lora"), "models/05_gpt2_qlora/*"),
+    stage("controls", (*DATA, "03_distilbert_lora", "04_gpt2_lora"), "models/controls/*/*"),  # with --controls
+    stage("06_comparing", DATA, "results/predictions.parquet", "plots/barplot_perfmetrics.png"),  # and all its RUNS
+    stage("appendix_confidence", (*DATA, "06_comparing")),
+    stage("appendix_errors", (*DATA, "06_comparing")),
+)
+NAMES = [stage.name for stage in STAGES]
+
+
+def series(seeds: Sequence[int] = (), controls: bool = False) -> list[Stage]:
+    """Return all stages in an order in which they can run: the first seed's at the top, each other's in seeds/SEED/."""
+    *first, controlled, last, confidence, errors = STAGES
+    first_seed = {"SEED": seeds[0]} if seeds else {}
+    trainings = [replace(stage, values=first_seed) for stage in first if stage.name in TRAININGS]
+    more = [s.in_folder(f"seeds/{seed}", TRAININGS, {"SEED": seed}) for seed in seeds[1:] for s in trainings]
+    judged = [*trainings, *more, *([replace(controlled, values=first_seed)] if controls else [])]
+    runs = [stage.name for stage in judged]
+    last = replace(last, needs=(*last.needs, *runs), values={"RUNS": runs})
+    return [*first[:2], *judged, last, confidence, errors]
+
+
+def sweep_folder(name: str, value: object) -> str:
+    """Return the folder under OUT of the series with this value of a parameter."""
+    return f"sweep/{name}={value}"
+
+
+def swept(stages: list[Stage], name: str, values: list[object], takers: Collection[str]) -> list[Stage]:
+    """Return the stages once for each value of the parameter, which the notebooks among the takers have."""
+    names = [stage.name for stage in stages]
+    return [
+        stage.in_folder(sweep_folder(name, value), names, {name: value} if stage.notebook in takers else {})
+        for value in values
+        for stage in stages
+    ]
+
+
+def short_name(name: str) -> str:
+    """Return a notebook's name without folder and ending; Refused when there is none of that name."""
+    short = name.rpartition("/")[2].removesuffix(".ipynb")
+    if short not in NAMES:
+        raise Refused(f"There is no notebook {name}. {closest(short, NAMES)}")
+    return short
+
+
+def select(stages: list[Stage], only: list[str] | None, first: str | None) -> list[Stage]:
+    """Return those of the stages whose notebooks are named, or from the first on; all where neither is given."""
+    chosen = [short_name(name) for name in only or NAMES]
+    start = NAMES.index(short_name(first)) if first else 0
+    return [stage for stage in stages if stage.notebook in chosen and NAMES.index(stage.notebook) >= start]
