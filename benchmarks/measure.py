@@ -10,15 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "pyarrow", "pandas", "numpy")
+from helpers.files import ROOT
+from helpers.machine import CPUINFO, choose_computing, peak_memory_mb, versions
+
+INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")  # that matter here, as torch calls them
 
 
-def in_child(function: str, **given) -> dict:
+def in_child(function: str, **given: object) -> dict:
     """Call module:function(**given) in a new process; return its dict, with the peak memory in MB and all its seconds."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "notebooks")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "true"}
@@ -31,89 +32,81 @@ def in_child(function: str, **given) -> dict:
 
 
 def child(function: str, given: str) -> None:
-    """Print, as JSON on the last line, what the function returns and this process's peak memory."""
+    """Print, as JSON on the last line, the dict that the function returns, with this process's peak memory."""
     module, name = function.split(":")
     found = getattr(importlib.import_module(module), name)(**json.loads(given))
-    from helpers.machine import peak_memory_mb
-
     memory = peak_memory_mb()
     print(json.dumps(found | {"peak_mb": memory["cuda"] or memory["host"]}))
 
 
 def side_by_side(name: str, sides: dict[str, Callable[[], dict]], repeats: int) -> dict[str, list[dict]]:
     """Run all sides in turn, that many times, and say so while it goes; return each side's dicts in order."""
-    found = {side: [] for side in sides}
+    found: dict[str, list[dict]] = {side: [] for side in sides}
     for repeat in range(1, repeats + 1):
-        for side, measure in sides.items():
+        for side, run in sides.items():
             print(f"  {name}: {side}, {repeat} of {repeats} … ", end="", flush=True)
             started = time.perf_counter()
-            found[side].append(measure())
+            found[side].append(run())
             print(f"{time.perf_counter() - started:.1f} s", flush=True)
     return found
 
 
-def figure(name: str, unit: str, other: list[float], series: list[float], more_is_better: bool, note: str = "") -> dict:
+def figure(name: str, unit: str, other: list[float], series: list[float], more_is_better: bool) -> dict:
     """Return one line of the table: both sides' medians, and how many times better the series is.
 
     The ratio is the median of the ratios of runs that followed each other; its spread is their least and greatest.
     """
     ratios = [(s / o if more_is_better else o / s) for o, s in zip(other, series, strict=True)]
-    return {
-        "name": name,
-        "unit": unit,
+    line = alone(name, unit, series)
+    return line | {
         "other": statistics.median(other),
-        "series": statistics.median(series),
         "ratio": statistics.median(ratios),
         "spread": [min(ratios), max(ratios)],
-        "note": note,
     }
 
 
-def alone(name: str, unit: str, values: list[float], note: str = "") -> dict:
+def alone(name: str, unit: str, values: list[float]) -> dict:
     """Return one line of the table for what the series is not compared in: the median and the spread of its values."""
-    return {
-        "name": name,
-        "unit": unit,
-        "series": statistics.median(values),
-        "spread": [min(values), max(values)],
-        "note": note,
-    }
+    return {"name": name, "unit": unit, "series": statistics.median(values), "spread": [min(values), max(values)]}
 
 
 def machine() -> dict:
-    """Return what the figures depend on: processor, cores, memory, threads, device, versions, and the code's commit."""
-    seen = in_child("benchmarks.measure:torch_sees")
+    """Return what the figures depend on: processor, load, memory, threads, device, versions, and the code's commit."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    load = round(psutil.getloadavg()[0], 2)  # before the child below adds to it
+    seen = in_child("benchmarks.measure:torch_sees")
     return {
         "processor": processor(),
         "cores": psutil.cpu_count(logical=False),
         "threads": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "load_at_start": round(psutil.getloadavg()[0], 2),
-        **{name: seen[name] for name in ("torch_threads", "device", "precision")},
+        "load_at_start": load,
+        **{name: seen[name] for name in ("instructions", "torch_threads", "device", "precision")},
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+        "versions": versions() | {"pyarrow": importlib.metadata.version("pyarrow")},
         "commit": commit.stdout.strip(),
     }
 
 
 def processor() -> str:
     """Return the processor's name as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
 def torch_sees() -> dict:
-    """Return torch's threads, its device, and the precision in which the series trains there."""
-    import torch
-
-    from helpers.machine import choose_computing
+    """Return the CPU's instruction sets, torch's threads and device, and the precision in which the series trains there."""
+    import torch  # not in the process that starts the others: a child's peak memory counts from its parent's
 
     computing = choose_computing("auto", "auto")
-    name = torch.cuda.get_device_name() if computing.device.type == "cuda" else "cpu"
-    return {"torch_threads": torch.get_num_threads(), "device": name, "precision": computing.precision_name}
+    has = torch.cpu.get_capabilities()
+    return {
+        "instructions": [name for name in INSTRUCTIONS if has.get(name)],
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if computing.device.type == "cuda" else "cpu",
+        "precision": computing.precision_name,
+    }
 
 
 def shown(value: float) -> str:
@@ -129,29 +122,37 @@ def table(figures: list[dict]) -> str:
         ratio = line.get("bound", "") + f"{shown(line['ratio'])} x" if "ratio" in line else ""
         low, high = map(shown, line["spread"])
         text = f"{line['name']:46}{other:>12}{shown(line['series']):>12}  {line['unit']:12}{ratio:>9}  {low}..{high}"
-        lines.append(text + (f"  {line['note']}" if line["note"] else ""))
+        lines.append(text + (f"  {line['note']}" if line.get("note") else ""))
     return "\n".join(lines)
 
 
-def material(used: dict) -> str:
-    """Return in words which data and models a result stands on."""
-    return f"data {used['data']}, models {', '.join(sorted(set(used['models'].values())))}"
+def about(result: dict) -> str:
+    """Return in words what a result was measured on and with; those before instruction sets were noted do without them."""
+    machine = result["machine"]
+    used = result["used"]
+    instructions = f" with {', '.join(machine['instructions'])}" if machine.get("instructions") else ""
+    return (
+        f"{machine['processor']}{instructions}, {machine['threads']} threads, {machine['memory_gb']} GB; on "
+        f"{machine['device']} in {machine['precision']}; load {machine['load_at_start']} at the start. "
+        f"{result['scale'].capitalize()}: data {used['data']}, models {', '.join(sorted(set(used['models'].values())))}"
+    )
 
 
 def page(results: dict[str, dict]) -> str:
     """Return result files, {name: content}, as a Markdown page: a section a file, its machine and settings, its table."""
     parts = [
-        "# Measured\n\nWritten by `python benchmarks/run.py --show`. The ratio says how many times better the series is."
+        "# Measured",
+        "Written by `python benchmarks/run.py --show`. The ratio says how many times better the series is.",
     ]
     for name, result in results.items():
-        machine, settings = result["machine"], result["settings"]
+        settings = result["settings"]
         batch = f"batches of {settings['batch_size']}" if settings["batch_size"] else "each recipe's own batches"
-        parts.append(
-            f"## {name}\n\n{machine['processor']}, {machine['threads']} threads, {machine['memory_gb']} GB; on {machine['device']} in "
-            f"{machine['precision']}; load {machine['load_at_start']} at the start. {result['scale'].capitalize()}: "
-            f"{material(result['used'])}; {batch}; {settings['repeats']} repeats "
-            f"({settings['quality_repeats']} of the time to quality). Code {machine['commit']}.\n\n```\n{table(result['figures'])}\n```"
-        )
+        parts += [
+            f"## {name}",
+            f"{about(result)}; {batch}; {settings['repeats']} repeats ({settings['quality_repeats']} of the time to "
+            f"quality). Code {result['machine']['commit']}.",
+            f"```\n{table(result['figures'])}\n```",
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,6 +1,6 @@
 """The original study's recipe, written down apart from the series: what it is measured against.
 
-Every text is padded to the longest that the model reads, training is in 32 bits, and the body's dropout stays as the
+Every text is padded to the longest that the model reads, training is in 32 bits, and the base model's dropout stays as the
 checkpoint has it. Attention is left to transformers, as the study left it: today that is torch's fused attention, which
 dropout keeps off its fast path. QLoRA computes in bfloat16 as the study did, but in 32 bits where the hardware has none.
 """
@@ -8,16 +8,11 @@ dropout keeps off its fast path. QLoRA computes in bfloat16 as the study did, bu
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
+import transformers
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    TrainingArguments,
-    set_seed,
-)
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
 from helpers.machine import choose_computing
 
@@ -26,6 +21,7 @@ from helpers.machine import choose_computing
 class Recipe:
     """One of the study's three trainings."""
 
+    model: str  # distilbert or gpt2
     rank: int
     alpha: int
     targets: tuple[str, ...]
@@ -33,65 +29,71 @@ class Recipe:
     batch_size: int
     accumulation: int
     epochs: int
-    four_bits: bool = False
+    bits: int = 32  # in which the base model is stored
 
 
+DISTILBERT_LAYERS = ("q_lin", "k_lin", "v_lin", "out_lin")
 GPT2_LAYERS = ("c_attn", "c_proj", "c_fc")
 RECIPES = {
-    "distilbert_lora": Recipe(8, 16, ("q_lin", "k_lin", "v_lin", "out_lin"), 512, 16, 4, 11),
-    "gpt2_lora": Recipe(6, 32, GPT2_LAYERS, 1024, 8, 4, 10),
-    "gpt2_qlora": Recipe(6, 32, GPT2_LAYERS, 1024, 8, 4, 10, four_bits=True),
+    "distilbert_lora": Recipe("distilbert", 8, 16, DISTILBERT_LAYERS, 512, 16, 4, 11),
+    "gpt2_lora": Recipe("gpt2", 6, 32, GPT2_LAYERS, 1024, 8, 4, 10),
+    "gpt2_qlora": Recipe("gpt2", 6, 32, GPT2_LAYERS, 1024, 8, 4, 10, bits=4),
 }
 
 
-def load(kind: str, checkpoint: str, seed: int = 42):
+def load(kind: str, checkpoint: str, seed: int = 42) -> tuple[PeftModel, transformers.PreTrainedTokenizerBase]:
     """Return the study's model with its adapter, and its tokenizer."""
     recipe = RECIPES[kind]
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    if kind.startswith("gpt2"):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    if recipe.model == "gpt2":
         tokenizer.pad_token = tokenizer.eos_token
-    quantization = None
-    if recipe.four_bits:
-        precision = choose_computing("auto", "auto").precision
-        computing = torch.float32 if precision == torch.float32 else torch.bfloat16
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=computing,
-            llm_int8_skip_modules=["score"],
-        )
-    set_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
+    transformers.set_seed(seed)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
         checkpoint,
         num_labels=2,
         dtype=torch.float32,
-        quantization_config=quantization,
+        quantization_config=in_4_bits() if recipe.bits == 4 else None,
         pad_token_id=tokenizer.pad_token_id,
     )
-    if recipe.four_bits:
+    if recipe.bits == 4:
         model = prepare_model_for_kbit_training(model)  # gradient checkpointing included
-    config = LoraConfig(
+    return get_peft_model(model, adapter(recipe)), tokenizer
+
+
+def in_4_bits() -> transformers.BitsAndBytesConfig:
+    """Return how the study quantised: double NF4 but for the head, computing in bfloat16 where the hardware has it."""
+    precision = choose_computing("auto", "auto").precision
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32 if precision == torch.float32 else torch.bfloat16,
+        llm_int8_skip_modules=["score"],
+    )
+
+
+def adapter(recipe: Recipe) -> LoraConfig:
+    """Return the study's LoRA configuration."""
+    return LoraConfig(
         task_type="SEQ_CLS",
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=0.1,
         target_modules=list(recipe.targets),
-        fan_in_fan_out=kind == "gpt2_lora",
+        fan_in_fan_out=recipe.model == "gpt2" and recipe.bits == 32,
     )
-    return get_peft_model(model, config), tokenizer
 
 
-def tokenise(table, tokenizer, max_tokens: int) -> Dataset:
+def tokenise(table: pd.DataFrame, tokenizer: transformers.PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
     """Return the texts as token ids, every one of them filled up to max_tokens."""
     tokens = tokenizer(table["text"].tolist(), truncation=True, padding="max_length", max_length=max_tokens)
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
 
-def training_arguments(kind: str, folder: Path, seed: int = 42) -> TrainingArguments:
+def training_arguments(kind: str, folder: Path, seed: int = 42) -> transformers.TrainingArguments:
     """Return the study's settings of a training."""
     recipe = RECIPES[kind]
-    return TrainingArguments(
+    return transformers.TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         learning_rate=2e-5,
@@ -99,7 +101,7 @@ def training_arguments(kind: str, folder: Path, seed: int = 42) -> TrainingArgum
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulation,
-        gradient_checkpointing=recipe.four_bits,
+        gradient_checkpointing=recipe.bits == 4,
         optim="adamw_torch",
         weight_decay=0.01,
         label_names=["labels"],
