@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "notebooks"))  # for helpers
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # both before PYTHONPATH, and under PYTHONSAFEPATH too
@@ -32,7 +33,7 @@ FLAGS = {
 }
 
 
-Values = dict[str, dict[str, object]]  # {notebook: {parameter: value}}
+Values = dict[str, dict[str, Any]]  # {notebook: {parameter: value}}
 
 
 def parse() -> argparse.Namespace:
@@ -48,10 +49,9 @@ def parse() -> argparse.Namespace:
     which.add_argument("--only", nargs="+", metavar="NAME", help="run these notebooks only")
     which.add_argument("--from", dest="first", metavar="NAME", help="run this notebook and all after it")
     add("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), default=[], help="set a parameter")
-    seeds = {"nargs": "+", "type": int, "metavar": "SEED", "default": []}
-    add("--seeds", **seeds, help="train 03 to 05 once for each seed (42)")
-    sweep = {"nargs": "+", "metavar": ("NAME", "VALUE"), "default": []}
-    add("--sweep", **sweep, help="run the series for each value of a parameter")
+    add("--seeds", nargs="+", type=int, metavar="SEED", default=[], help="train 03 to 05 once for each seed (42)")
+    help_sweep = "run the series for each value of a parameter"
+    add("--sweep", nargs="+", metavar=("NAME", "VALUE"), default=[], help=help_sweep)
     add("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
     add("--cell-limit", type=float, metavar="MINUTES", default=720, help="end a cell after (720)")
     add("--stage-limit", type=float, metavar="MINUTES", default=1440, help="end a notebook after (1440)")
@@ -94,9 +94,9 @@ def mini_values(options: argparse.Namespace, known: Values, given: Values, out: 
     if make:
         print("mini data and models … ", end="", flush=True)
     flat = {name: value for values in given.values() for name, value in values.items()}
-    company = flat.get("COMPANY", known["01_data"]["COMPANY"])
+    company = str(flat.get("COMPANY", known["01_data"]["COMPANY"]))
     cache = prepare.cache_folder(ROOT, out)
-    made = prepare.mini_values(ROOT, cache, flat.get("DATASET", ""), company, options.pretrain, make, added)
+    made = prepare.mini_values(ROOT, cache, flat.get("DATASET") or "", company, options.pretrain, make, added)
     if make:
         print(duration(time.monotonic() - started), flush=True)
     return {
@@ -174,7 +174,7 @@ def told(error: Failed) -> str:
 def main() -> int:
     """Run, and return the exit status: 0 done, 1 a notebook failed, 2 refused, 128 + n stopped by signal n."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a sign that the output cannot show stops nothing
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a sign that the output cannot show stops nothing
     try:
         run(parse())
         return 0

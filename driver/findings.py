@@ -68,10 +68,10 @@ def advice(result: dict[str, Any]) -> str:
     return f"Here a language model is not worth its cost: the linear model takes {times}."
 
 
-def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any] | None:
-    """Return the comparison of two models on all held-out complaints, None where it was not made."""
+def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any]:
+    """Return the comparison of two models on all held-out complaints, an empty one where it was not made."""
     pairs = result["held_out_comparisons"]
-    return next((pair for pair in pairs if (pair["one"], pair["other"]) == (one, other)), None)
+    return next((pair for pair in pairs if (pair["one"], pair["other"]) == (one, other)), {})
 
 
 def sentences(result: dict[str, Any]) -> str:

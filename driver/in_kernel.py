@@ -12,10 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ipykernel.zmqshell import ZMQInteractiveShell
+    pass
 
 KEEP = 10_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
 EVERY = 10.0  # seconds from one line of a progress that writes over itself to the next
@@ -75,7 +75,7 @@ def in_lines(stream: TextIO) -> None:
     """Let progress bars on the stream, when it is no terminal, become a line every ten seconds."""
     if not stream.isatty():
         lines = Lines(stream.write)
-        stream.write = lines.write
+        stream.write = lines.write  # type: ignore[method-assign]
         atexit.register(lines.end)
 
 
@@ -87,18 +87,18 @@ class Tap:
         self.lines = Lines(self.keep)
         self.forward = stream.write
         self.clear()
-        stream.write = self.write
+        stream.write = self.write  # type: ignore[method-assign]
 
     def clear(self) -> None:
         """Begin a cell: nothing forwarded, nothing held back."""
         self.sent = self.held = 0
-        self.tail = deque()
+        self.tail: deque[str] = deque()
 
     def write(self, text: str) -> int:
-        """Log the text; forward it while there is room, then hold it back; return its length, as streams do."""
+        """Log the text; forward it while it fits, then hold it back; return its length, as streams do."""
         self.lines.write(text)
-        room = max(0, KEEP - self.sent)
-        head, rest = text[:room], text[room:]
+        left = max(0, KEEP - self.sent)
+        head, rest = text[:left], text[left:]
         if head:
             self.forward(head)
         if rest:
@@ -130,10 +130,10 @@ class Tap:
         self.clear()
 
 
-def run_loudly(shell: "ZMQInteractiveShell") -> None:
+def run_loudly(shell: Any) -> None:
     """Make a failing shell command and exit() raise in the cell that has them."""
     quietly = shell.system
-    interactive = sys.modules["IPython.core.interactiveshell"]
+    interactive: Any = sys.modules["IPython.core.interactiveshell"]
 
     def system(command: str) -> None:
         quietly(command)
@@ -149,7 +149,9 @@ def run_loudly(shell: "ZMQInteractiveShell") -> None:
     def ask_exit() -> None:
         raise SystemExit("the cell calls exit()")
 
-    shell.system, shell.ask_exit, interactive.getoutput = system, ask_exit, getoutput
+    shell.system = system
+    shell.ask_exit = ask_exit
+    interactive.getoutput = getoutput
 
 
 def main() -> None:
@@ -164,7 +166,7 @@ def main() -> None:
     log = os.dup(1)
     from ipykernel.kernelapp import IPKernelApp
 
-    app = IPKernelApp.instance()
+    app: Any = IPKernelApp.instance()
     app.initialize(sys.argv[1:])
     taps = [Tap(stream, log) for stream in (sys.stdout, sys.stderr)]
     for tap in taps:

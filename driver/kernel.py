@@ -9,11 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
-sys.modules.setdefault(
-    "rfc3987_syntax", None
-)  # or else jsonschema, for nbformat's sake, reads its grammar for 1.5 seconds
+# or else jsonschema, for nbformat's sake, reads its grammar for 1.5 seconds
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat
 import psutil
@@ -33,7 +32,7 @@ OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")  # what a terminal would have w
 STARTS = 3  # how often a kernel that dies before it answers is started
 LONGEST = 90  # bytes of the path of a folder for Unix sockets: their own paths, a little longer, must stay under 104
 KILLED = -9  # the exit status after SIGKILL
-ROOM = 2_500_000  # characters of tables and figures that one executed notebook may hold
+MOST_OUTPUT = 2_500_000  # characters of tables and figures that one executed notebook may hold
 logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # the driver itself says what went wrong
 
 
@@ -49,14 +48,14 @@ class Kernel(AsyncKernelManager):
 class Client(PapermillNotebookClient):
     """papermill's client, which stops at the first cell that fails, and bounds what it keeps of the outputs."""
 
-    address: ClassVar[
-        dict[str, str]
-    ] = {}  # where the kernel listens, as its manager takes it: by default at ports of TCP
+    address: dict[str, str] | None = (
+        None  # where the kernel listens, as its manager takes it: by default at ports of TCP
+    )
     kept = 0  # characters of tables and figures since they were last counted
 
     def create_kernel_manager(self) -> Kernel:
         """Return the manager of a kernel to be started."""
-        self.km = Kernel(kernel_name=self.kernel_name, config=self.config, **self.address)
+        self.km = Kernel(kernel_name=self.kernel_name, config=self.config, **(self.address or {}))
         return self.km
 
     def start_new_kernel(self, **kwargs: object) -> None:
@@ -92,14 +91,15 @@ class Client(PapermillNotebookClient):
         if isinstance(error, CellTimeoutError):
             return CellFailed(index, "the time limit is over.", "Raise it with --cell-limit or --stage-limit MINUTES.")
         if isinstance(error, DeadKernelError):
-            return death(index, self.km.provisioner.process.returncode)
+            manager: Any = self.km
+            return death(index, manager.provisioner.process.returncode)
         return CellFailed(index, f"{type(error).__name__}: {error}")
 
-    def process_message(self, msg: dict[str, object], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         """Keep the message's output, streams merged as a terminal would show them, or a note when there is no more room."""
         kind = msg["msg_type"]
         content = msg["content"]
-        last = cell.outputs[-1] if cell.outputs else {}
+        last: Any = cell.outputs[-1] if cell.outputs else {}
         if kind == "stream" and last.get("name") == content["name"] and not self.clear_before_next_output:
             last.text = OVERWRITTEN.sub("", last.text + content["text"])
             return last
@@ -107,13 +107,13 @@ class Client(PapermillNotebookClient):
             content["data"] = {"text/plain": "[This output is left out: the notebook would become too large.]"}
         return super().process_message(msg, cell, cell_index)
 
-    def has_room(self, data: dict[str, object]) -> bool:
+    def has_room(self, data: dict[str, Any]) -> bool:
         """Return whether the notebook may hold this output too; what it holds is counted anew only when it seems full."""
         self.kept += len(json.dumps(data))
-        if self.kept > ROOM:
+        if self.kept > MOST_OUTPUT:
             outputs = [cell.outputs for cell in self.nb.cells if cell.cell_type == "code"]
             self.kept = len(json.dumps(outputs)) + len(json.dumps(data))
-        return self.kept <= ROOM
+        return self.kept <= MOST_OUTPUT
 
 
 def death(index: int, status: int) -> CellFailed:
@@ -128,7 +128,7 @@ def death(index: int, status: int) -> CellFailed:
     return CellFailed(index, f"the kernel {how}; the log has what it said last.")
 
 
-def with_parameters(path: Path, parameters: dict[str, object]) -> NotebookNode:
+def with_parameters(path: Path, parameters: dict[str, Any]) -> NotebookNode:
     """Return the notebook with the values in a cell of its own under the parameters cell, and no outputs."""
     page = load_notebook_node(str(path))
     page = parameterize_notebook(page, parameters, kernel_name="python3", language="python")
@@ -168,9 +168,8 @@ def run_cells(
         store_widget_state=False,
         on_cell_execute=started,
     )
-    client.address = {"connection_file": str((sockets or log.parent) / f".{log.stem}.{os.getpid()}.tmp.json")}
-    if sockets:
-        client.address |= {"transport": "ipc", "ip": str(sockets / "socket")}
+    file_of = {"connection_file": str((sockets or log.parent) / f".{log.stem}.{os.getpid()}.tmp.json")}
+    client.address = file_of | ({"transport": "ipc", "ip": str(sockets / "socket")} if sockets else {})
     with open(log, "wb") as file:
         client.execute(cwd=str(folder), stdout=file, stderr=file, env=environment)
     manager.notebook_complete()

@@ -5,6 +5,7 @@ import difflib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from driver import Refused
 from helpers.sources import is_local
@@ -38,13 +39,13 @@ def code_cells(path: Path) -> list[str]:
     return [source(cell) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
 
 
-def defaults(path: Path) -> dict[str, object]:
+def defaults(path: Path) -> dict[str, Any]:
     """Return the parameters cell as {name: default}; Refused when it is missing or holds more than plain values."""
     tagged = [c for c in read_notebook(path)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise Refused(f"{path.name} has {len(tagged)} cells tagged `parameters`; it must have one.")
     try:
-        lines = ast.parse(source(tagged[0])).body
+        lines: list[Any] = ast.parse(source(tagged[0])).body
         return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
     except (SyntaxError, AttributeError, ValueError) as error:
         raise Refused(f"{path.name}: its parameters cell may only hold lines NAME = plain value ({error}).") from None
@@ -56,7 +57,7 @@ def closest(name: str, known: list[str]) -> str:
     return (f"Did you mean {near[0]}? " if near else "") + "Known: " + ", ".join(known)
 
 
-def literal(text: str) -> object:
+def literal(text: str) -> Any:
     """Return the text read as a Python or JSON value, or the text itself when it is neither."""
     for read in (ast.literal_eval, json.loads):
         try:
@@ -66,7 +67,7 @@ def literal(text: str) -> object:
     return text
 
 
-def typed(name: str, value: object, default: object) -> object:
+def typed(name: str, value: Any, default: Any) -> Any:
     """Return the value in the default's type (a whole number will do for a float); Refused when it is of another."""
     if type(default) is float and type(value) is int:
         value = float(value)
@@ -78,7 +79,7 @@ def typed(name: str, value: object, default: object) -> object:
     return value
 
 
-def in_range(name: str, value: object, default: object) -> object:
+def in_range(name: str, value: Any, default: Any) -> Any:
     """Return the value when it is a number in its range, or no number; Refused names the range."""
     if type(value) not in (int, float):
         return value
@@ -99,13 +100,13 @@ def local_source(name: str, text: str, root: Path) -> str:
     return text
 
 
-def sources(values: dict[str, object], root: Path) -> dict[str, Path | None]:
+def sources(values: dict[str, Any], root: Path) -> dict[str, Path | None]:
     """Return {name: local path, or None where it is a hub id} of the sources among the values; an empty one is none."""
     named = {name: value for name, value in values.items() if name in SOURCES and value}
     return {name: root / value if (root / value).exists() else None for name, value in named.items()}
 
 
-def sweep_values(name: str, texts: list[str], known: dict[str, dict[str, object]], root: Path) -> list[int | float]:
+def sweep_values(name: str, texts: list[str], known: dict[str, dict[str, Any]], root: Path) -> list[int | float]:
     """Return the values of --sweep NAME VALUES; Refused when it is no numeric parameter, or a value misfits."""
     if name == "SEED":
         raise Refused("--sweep SEED: use --seeds, which trains only what a seed changes.")
@@ -120,10 +121,10 @@ def sweep_values(name: str, texts: list[str], known: dict[str, dict[str, object]
 
 
 def from_command_line(
-    pairs: list[tuple[str, str]], known: dict[str, dict[str, object]], root: Path
-) -> dict[str, dict[str, object]]:
+    pairs: list[tuple[str, str]], known: dict[str, dict[str, Any]], root: Path
+) -> dict[str, dict[str, Any]]:
     """Return {notebook: {name: value}} for every notebook that has the parameter; Refused when none has, or it misfits."""
-    values = {notebook: {} for notebook in known}
+    values: dict[str, dict[str, Any]] = {notebook: {} for notebook in known}
     for name, text in pairs:
         takers = [notebook for notebook in known if name in known[notebook]]
         if name in OPTIONS:

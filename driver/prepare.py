@@ -3,6 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -21,7 +22,7 @@ def cache_folder(root: Path, out: Path) -> Path:
 
 def mini_values(
     root: Path, cache: Path, dataset: str, company: str, pretrain: bool, make: bool, environment: dict[str, str]
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Return mini's {notebook: {parameter: value}} for the data set ("": the embedded one); Refused when it cannot be made.
 
     Unless `make` says so, nothing is written: the values are then those of what would be made.
@@ -33,12 +34,12 @@ def mini_values(
         raise Refused(f"The mini data and models cannot be made. {error}") from None
 
 
-def make_mini(cache: str, dataset: str, company: str, pretrain: bool, make: bool) -> dict[str, dict[str, object]]:
+def make_mini(cache: str, dataset: str, company: str, pretrain: bool, make: bool) -> dict[str, dict[str, Any]]:
     """Return what mini.prepare returns; one process at a time, as runs in other output folders share the cache."""
     import mini
 
     folder = Path(cache)
-    lock = contextlib.nullcontext()
+    lock: contextlib.AbstractContextManager = contextlib.nullcontext()
     if make:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -47,7 +48,7 @@ def make_mini(cache: str, dataset: str, company: str, pretrain: bool, make: bool
         return mini.prepare(Path(dataset) if dataset else None, company, folder, pretrain, make)
 
 
-def on_the_hub(values: dict[str, dict[str, object]], root: Path) -> list[tuple[str, str, str, str]]:
+def on_the_hub(values: dict[str, dict[str, Any]], root: Path) -> list[tuple[str, str, str, str]]:
     """Return (parameter, repository, revision, config) of each data set and model that the values name on the hub."""
     found = set()
     for given in values.values():
@@ -58,7 +59,7 @@ def on_the_hub(values: dict[str, dict[str, object]], root: Path) -> list[tuple[s
     return sorted(found)
 
 
-def prefetch(values: dict[str, dict[str, object]], root: Path) -> None:
+def prefetch(values: dict[str, dict[str, Any]], root: Path) -> None:
     """Download what the values name on the hub, and print where it is; Refused when the hub does not serve it."""
     mark = f"prefetch {os.getpid()}"
     stop_on_signals(mark)

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -173,9 +174,7 @@ def stop_on_signals(mark: str) -> None:
         signal.signal(number, stop)
 
 
-def in_child(
-    function: str, arguments: dict[str, object], root: Path, environment: dict[str, str] | None = None
-) -> object:
+def in_child(function: str, arguments: dict[str, Any], root: Path, environment: dict[str, str] | None = None) -> Any:
     """Return what module:function(**arguments) returns in a process of its own, as JSON can hold it.
 
     Its memory is given back, and a signal ends it at once. Refused tells the error that it raised, or how it ended.
@@ -191,7 +190,7 @@ def in_child(
     return found["answer"]
 
 
-def child_command(function: str, arguments: dict[str, object], root: Path) -> list[str]:
+def child_command(function: str, arguments: dict[str, Any], root: Path) -> list[str]:
     """Return the command line of a process that calls the function of the project at the root."""
     paths = [str(root), str(root / "notebooks")]
     return [sys.executable, "-c", CHILD, *paths, function, json.dumps(arguments, default=str)]

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from driver import Refused, findings, site
 from driver.parameters import defaults, read_notebook, source
@@ -38,8 +39,8 @@ def table(rows: list[dict[str, str]], markdown: bool = False) -> str:
     columns = [column for column in rows[0] if any(row[column] for row in rows)]
     lines = [columns, *([row[column] for column in columns] for row in rows)]
     if markdown:
-        head, *body = (f"| {' | '.join(line)} |" for line in lines)
-        return "\n".join([head, "|" + "---|" * len(columns), *body])
+        head, *rest = (f"| {' | '.join(line)} |" for line in lines)
+        return "\n".join([head, "|" + "---|" * len(columns), *rest])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
     return "\n".join("   ".join(line).rstrip() for line in padded)
@@ -137,7 +138,7 @@ def sweep_scores(name: str, values: list[int | float], out: Path) -> dict[str, d
 
     The linear model has no seed of its own, so its sd is None, as is that of a model with a single training.
     """
-    found = {}
+    found: dict[str, dict[str, list]] = {}
     for value in values:
         result = read(out / sweep_folder(name, value) / "results" / RESULT)
         linear = next(row["accuracy"] for row in result["held_out"] if row["name"] == "tfidf_logreg")
@@ -192,7 +193,9 @@ def save(jobs: list[Job], root: Path, out: Path) -> None:
     pages = {name: root / f"notebooks/{name}.ipynb" for name in NAMES}
     hidden = [root, Path.home(), out]
     values = {job.name: job.values for job in jobs}
-    texts = {pages[name]: clean(pages[name], out / f"executed/{name}.ipynb", values[name], hidden) for name in NAMES}
+    texts: dict[Path, str | bytes] = {
+        pages[name]: clean(pages[name], out / f"executed/{name}.ipynb", values[name], hidden) for name in NAMES
+    }
     texts[root / "README.md"] = with_results(
         (root / "README.md").read_text(encoding="utf-8"),
         read(out / "results" / RESULT),
@@ -207,7 +210,7 @@ def save(jobs: list[Job], root: Path, out: Path) -> None:
     )
 
 
-def values_of_run(stand: dict[str, object], values: dict[str, object]) -> list[dict]:
+def values_of_run(stand: dict[str, Any], values: dict[str, Any]) -> list[dict]:
     """Return, as an output of the parameters cell, the values that the run had in place of those that stand there."""
     own = {name: value for name, value in values.items() if name != "OUT" and stand.get(name) != value}
     shown = [f"{name} = {(short_name(value) if isinstance(value, str) else value)!r}\n" for name, value in own.items()]
@@ -217,7 +220,7 @@ def values_of_run(stand: dict[str, object], values: dict[str, object]) -> list[d
     return [{"name": "stdout", "output_type": "stream", "text": text}]
 
 
-def clean(notebook: Path, executed: Path, values: dict[str, object], paths: list[Path]) -> str:
+def clean(notebook: Path, executed: Path, values: dict[str, Any], paths: list[Path]) -> str:
     """Return the notebook's new text, with the executed one's outputs and counts 1..n; Refused when it is unfit to share."""
     page = read_notebook(notebook)
     cells = [cell for cell in page["cells"] if cell["cell_type"] == "code"]

@@ -8,6 +8,7 @@ import platform
 import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from driver import Refused, Unmade, surroundings
 from driver.parameters import code_cells, sources
@@ -35,7 +36,7 @@ def versions(requirements: Path) -> dict[str, str]:
     return found
 
 
-def provenance(root: Path) -> dict[str, object]:
+def provenance(root: Path) -> dict[str, Any]:
     """Return where a stage is made, as plain JSON: recorded and shown, and never a reason to run it again."""
     return {
         "host": platform.node(),
@@ -62,7 +63,7 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def inputs(stage: Stage, values: dict[str, object], root: Path, out: Path) -> dict[str, object]:
+def inputs(stage: Stage, values: dict[str, Any], root: Path, out: Path) -> dict[str, Any]:
     """Return all that the stage's results depend on, as plain JSON: equal inputs, nothing to run.
 
     Of the notebook and of each module that it imports, what the code does counts: no comment, docstring or layout.
@@ -78,7 +79,7 @@ def inputs(stage: Stage, values: dict[str, object], root: Path, out: Path) -> di
     return json.loads(json.dumps(parts | machine.versions()))  # as it comes back from a manifest
 
 
-def made_for_others(manifest: dict[str, object] | None) -> str:
+def made_for_others(manifest: dict[str, Any] | None) -> str:
     """Return one hash over the data, models and results of a finished stage: what later stages read of it."""
     made = manifest["made"] if manifest else {}
     read = {file: digest for file, digest in made.items() if not re.search("(^|/)(plots|executed)/", file)}
@@ -91,7 +92,7 @@ def executed(name: str, out: Path, ending: str) -> Path:
     return out / folder / "executed" / f"{notebook}.{ending}"
 
 
-def read_manifest(name: str, out: Path) -> dict[str, object] | None:
+def read_manifest(name: str, out: Path) -> dict[str, Any] | None:
     """Return the stage's manifest, or None when there is none that is whole."""
     try:
         manifest = json.loads(executed(name, out, "json").read_text(encoding="utf-8"))
@@ -121,9 +122,9 @@ def unfinished(name: str, out: Path) -> str:
     return ""
 
 
-def changes(name: str, now: dict[str, object], out: Path) -> list[str]:
+def changes(name: str, now: dict[str, Any], out: Path) -> list[str]:
     """Return the names of the inputs that are not what the finished stage was made from."""
-    before = read_manifest(name, out)["inputs"]
+    before = (read_manifest(name, out) or {"inputs": {}})["inputs"]
     return [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
 
 

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from driver import CellFailed, Failed, KernelKilled, Refused, Unmade, progress, records, surroundings
 from driver.processes import STAGE, end_processes, short_folder
@@ -31,7 +31,7 @@ class Job:
     """All that it takes to run a stage in any process; `environment` is what its kernel gets beside that process's own."""
 
     stage: Stage
-    values: dict[str, object]
+    values: dict[str, Any]
     root: Path
     out: Path
     limits: Limits
@@ -118,7 +118,7 @@ class LocalExecutor:
 
 def make_jobs(
     stages: list[Stage],
-    values: dict[str, dict[str, object]],
+    values: dict[str, dict[str, Any]],
     root: Path,
     out: Path,
     limits: Limits,
@@ -172,7 +172,7 @@ def check_needs(jobs: list[Job], every: list[Job], command: str) -> None:
 
 def show(jobs: list[Job]) -> None:
     """Print each stage's state, where it was made, and its parameters."""
-    again = set()
+    again: set[str] = set()
     for job in jobs:
         reason = state(job)
         if reason == "done" and again & set(job.stage.needs):
@@ -268,7 +268,7 @@ def run_jobs(jobs: list[Job], executor: Executor, force: bool = False) -> dict[s
                 if force or state(job) != "done":
                     running[executor.submit(job)] = job
                 else:
-                    seconds = records.read_manifest(job.name, job.out)["seconds"]
+                    seconds = (records.read_manifest(job.name, job.out) or {"seconds": 0.0})["seconds"]
                     outcomes[job.name] = Outcome(job.name, seconds, up_to_date=True)
                     print(outcomes[job.name], flush=True)
             if not running:

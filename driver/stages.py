@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from driver import Refused
 from driver.parameters import closest
@@ -19,7 +20,7 @@ class Stage:
     name: str
     needs: tuple[str, ...]
     makes: tuple[str, ...]
-    values: dict[str, object] = field(default_factory=dict)  # by which it differs from others of its notebook
+    values: dict[str, Any] = field(default_factory=dict)  # by which it differs from others of its notebook
 
     @property
     def notebook(self) -> str:
@@ -37,7 +38,7 @@ class Stage:
         folders = [need.rpartition("/")[0] for need in self.needs if need.rpartition("/")[2] in DATA]
         return folders[0] if folders else self.folder
 
-    def in_folder(self, folder: str, moved: Collection[str], values: dict[str, object]) -> "Stage":
+    def in_folder(self, folder: str, moved: Collection[str], values: dict[str, Any]) -> "Stage":
         """Return the stage as it stands in a folder, with its values, and finds there those that have moved there too."""
         needs = (f"{folder}/{need}" if need in moved else need for need in self.needs)
         makes = (f"{folder}/{pattern}" for pattern in self.makes)
@@ -83,7 +84,7 @@ def sweep_folder(name: str, value: object) -> str:
     return f"sweep/{name}={value}"
 
 
-def swept(stages: list[Stage], name: str, values: list[object], takers: Collection[str]) -> list[Stage]:
+def swept(stages: list[Stage], name: str, values: Sequence[Any], takers: Collection[str]) -> list[Stage]:
     """Return the stages once for each value of the parameter, which the notebooks among the takers have."""
     names = [stage.name for stage in stages]
     return [

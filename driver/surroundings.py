@@ -79,7 +79,7 @@ class Gpus:
             yield {}
             return
         with self.lock:
-            chosen = min(self.kernels, key=self.kernels.get)
+            chosen = min(self.kernels, key=self.kernels.__getitem__)
             self.kernels[chosen] += 1
         try:
             yield {"CUDA_VISIBLE_DEVICES": chosen}
