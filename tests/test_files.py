@@ -286,7 +286,6 @@ def test_imports_are_seen_in_every_form_and_through_magic(source, names):
     assert imported_by(source) == names
 
 
-@pytest.mark.xfail(strict=True, raises=SyntaxError, reason="imported_by reads a cell with magic line by line")
 @pytest.mark.parametrize(
     "source",
     [

@@ -86,7 +86,7 @@ GIVES = {  # file: its rows as (product, text), or a pattern of what it is refus
     # JSON that is none, or not whole, or of another form
     "a_key_lacks.json": r"lacks the column\(s\) \['Product'\]\.\nFound: 4 column\(s\): Date received",
     "rows_under_a_name.json": r"lacks the column\(s\).*\nFound: 1 column\(s\): rows",
-    "columns.json": "holds something else than objects",
+    "columns.json": "holds lists or objects where texts belong",
     "list_of_numbers.json": r"holds something else than objects\.\nFound: 1\n",
     "list_of_lists.json": r'holds something else than objects\.\nFound: \["2024-03-14"',
     "cut_off.json": r"cannot be read to its end\.\nFound: IncompleteJSONError: parse error: premature EOF",
@@ -99,7 +99,6 @@ GIVES = {  # file: its rows as (product, text), or a pattern of what it is refus
     "comment.json": r"lacks the column\(s\).*\nFound: 1 column\(s\): // letters",
     "null.json": r"lacks the column\(s\).*\nFound: 1 column\(s\): null",
 }
-FALLS_SHORT = {"columns.json": "a list for each column is read as one letter whose text is the list"}
 FILES = sorted(path.name for path in FOLDER.iterdir() if not path.name.startswith("."))
 
 
@@ -108,15 +107,7 @@ def test_each_odd_input_has_its_entry_and_each_entry_its_small_file():
     assert not [name for name in FILES if (FOLDER / name).stat().st_size >= 2000]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=FALLS_SHORT[name]))
-        if name in FALLS_SHORT
-        else name
-        for name in FILES
-    ],
-)
+@pytest.mark.parametrize("name", FILES)
 def test_an_odd_input_gives_its_rows_in_order_or_is_refused_with_cause_and_fix(name):
     gives, path = GIVES[name], FOLDER / name
     if isinstance(gives, list):

@@ -137,10 +137,11 @@ def modules_of(sources: Iterable[str], folder: Path) -> dict[str, str]:
 @functools.cache
 def imported_by(source: str) -> frozenset[str]:
     """Return the dotted names that a source imports, those of packages on the way and of what may be modules included."""
+    plain = re.sub(r"^(\s*)[%!].*", r"\1pass", source, flags=re.MULTILINE)  # without IPython's magic
     try:
-        tree = ast.parse(source)
-    except SyntaxError:  # IPython's magic: read without it
-        tree = ast.parse("\n".join(re.findall(r"^\s*(?:from|import) .*", source, re.MULTILINE)))
+        tree = ast.parse(plain)
+    except SyntaxError:
+        return frozenset(re.findall(r"^\s*(?:from|import)\s+([\w.]+)", source, re.MULTILINE))
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

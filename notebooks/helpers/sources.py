@@ -375,6 +375,10 @@ def read_json(
         own = dict.fromkeys(key for row in rows for key in row)
         keys.update(own | part.partition)
         taken = set(find_columns(own, columns).values())
+        if odd := next((row for row in rows if any(isinstance(row.get(name), list | dict) for name in taken)), None):
+            raise Unusable(
+                "holds lists or objects where texts belong, as a table written column by column does", json.dumps(odd)
+            )
         texts = {
             name: pa.array([plain_text(row.get(name)) for row in rows], pa.string()) for name in own if name in taken
         }
