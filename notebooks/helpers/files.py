@@ -142,6 +142,9 @@ def imported_by(source: str) -> frozenset[str]:
         tree = ast.parse(plain)
     except SyntaxError:
         return frozenset(re.findall(r"^\s*(?:from|import)\s+([\w.]+)", source, re.MULTILINE))
+    for node in list(ast.walk(tree)):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body.clear()  # what stands there is not imported when the code runs
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
