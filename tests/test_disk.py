@@ -42,6 +42,7 @@ def fill(folder: Path, pages: int = 0) -> None:
     os.truncate(folder / "filler", (folder / "filler").stat().st_size - 4096 * pages)
 
 
+@pytest.mark.slow
 def test_a_disk_full_from_the_start(disk):
     before = disk.files()
     fill(disk.out)
@@ -52,6 +53,7 @@ def test_a_disk_full_from_the_start(disk):
     finishes(disk, NAMES[2:])
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_inside_a_cell(disk):
     before = disk.files()
     disk.add("03_distilbert_lora", "from pathlib import Path\nPath(OUT, 'large').write_bytes(b'x' * 4_000_000)")
@@ -70,6 +72,7 @@ def fill_at_the_end(project, name: str, pages: int) -> None:
     project.edit(name, code, cell=-1)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_before_the_executed_notebook_is_saved_keeps_the_one_before(disk):
     before = disk.files()
     fill_at_the_end(disk, "02_test_data", 0)
@@ -85,6 +88,7 @@ def test_a_disk_that_fills_before_the_executed_notebook_is_saved_keeps_the_one_b
     finishes(disk, NAMES[1:])
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_between_any_two_files(disk):
     saved = []
     for pages in range(8):

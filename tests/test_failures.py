@@ -74,6 +74,7 @@ def test_every_failure_is_loud_and_nothing_downstream_starts(project, code, word
     keeps(project, before, ("01_data", *NAMES[2:]))
 
 
+@pytest.mark.slow
 def test_a_kernel_that_cannot_start_is_loud_and_its_log_says_why(fresh):
     (fresh.folder / "broken/ipykernel").mkdir(parents=True)
     (fresh.folder / "broken/ipykernel/__init__.py").write_text("raise ImportError('broken on purpose')")
@@ -88,6 +89,7 @@ def test_a_kernel_that_cannot_start_is_loud_and_its_log_says_why(fresh):
 # --- time and output --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["--cell-limit", "--stage-limit"])
 def test_a_hanging_cell_ends_at_a_limit(fresh, limit):
     fresh.add("01_data", LOCKED)
@@ -99,6 +101,7 @@ def test_a_hanging_cell_ends_at_a_limit(fresh, limit):
     assert not alive(pids(fresh))
 
 
+@pytest.mark.slow
 def test_many_short_cells_end_at_the_notebooks_limit(fresh):
     for _ in range(4):
         fresh.add("01_data", "import time\ntime.sleep(1.5)")
@@ -122,6 +125,7 @@ print("the end")
 """
 
 
+@pytest.mark.slow
 def test_a_flood_of_output_stays_in_the_log(fresh):
     fresh.add("01_data", FLOOD)
     run, peak = psutil.Process(fresh.start("--only", "01_data").pid), 0

@@ -42,6 +42,7 @@ def test_a_killed_kernel_is_seen_soon_and_leaves_no_orphan(fresh, code):
 # --- signals, and the end of the driver itself ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number, code",
     [(signal.SIGINT, DEAF), (signal.SIGTERM, DEAF), (signal.SIGHUP, DEAF), (signal.SIGTERM, LOCKED)],
@@ -105,6 +106,7 @@ assert not left and not Path({dead!r}).exists(), left
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [DEAF, LOCKED], ids=["deaf", "locked"])
 def test_after_kill_9_of_the_driver_the_next_start_sweeps_and_goes_on(fresh, code):
     good = fresh.path("03_distilbert_lora").read_bytes()
@@ -209,6 +211,7 @@ def kill_often(project, chance: random.Random) -> int:
     return len(seen)
 
 
+@pytest.mark.slow
 def test_killed_at_200_random_moments_never_an_incomplete_stage_taken_for_whole(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         halves = [pool.submit(kill_often, Project(tmp_path / f"toy{i}"), random.Random(i)) for i in range(2)]

@@ -244,6 +244,7 @@ def seeded(seed: int) -> list[str]:
     return [f"seeds/{seed}/{name}" for name in NAMES[2:5]]
 
 
+@pytest.mark.slow
 def test_seeds_train_03_to_05_once_each_and_everything_else_once(project):
     done = project.run("--seeds", "7", "8")
     assert done.returncode == 0, done.stderr
@@ -264,6 +265,7 @@ def test_seeds_train_03_to_05_once_each_and_everything_else_once(project):
     assert ran(project.run("--seeds", "7", "8").stdout) == ["seeds/8/04_gpt2_lora", "06_comparing"]
 
 
+@pytest.mark.slow
 def test_controls_run_where_they_are_asked_for_and_06_compares_them(project):
     asked = project.run("--controls", "--seeds", "5", "6", "--only", "controls", "03_distilbert_lora", "04_gpt2_lora")
     assert ran(asked.stdout) == [*NAMES[2:4], *seeded(6)[:2], "controls"], asked.stderr
@@ -276,6 +278,7 @@ def test_controls_run_where_they_are_asked_for_and_06_compares_them(project):
 # --- a sweep ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
     done = fresh.run("--sweep", "TRAIN_ROWS", "5", "5000")
     assert done.returncode == 0, done.stderr
@@ -304,6 +307,7 @@ while len(list(Path(OUT).parent.glob("*/here"))) < 2:
 """
 
 
+@pytest.mark.slow
 def test_the_values_of_a_sweep_run_side_by_side_and_are_listed(fresh):
     fresh.add("01_data", MEETING)
     met = fresh.run("--sweep", "TRAIN_ROWS", "5", "50", "--jobs", "2", "--stage-limit", "3")
@@ -413,6 +417,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change, arguments, names", CHANGES.values(), ids=CHANGES)
 def test_a_change_runs_exactly_what_depends_on_it(project, change, arguments, names):
     (project.folder / "mine.csv").write_text("a,b\n")

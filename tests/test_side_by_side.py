@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 # --- one writer -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_refuses_without_waiting_and_no_lock_is_left_by_kill_9(fresh):
     good = fresh.path("01_data").read_bytes()
     fresh.add("01_data", DEAF)
@@ -53,6 +54,7 @@ def test_a_lock_that_outlives_its_killed_run_for_a_moment_is_waited_for(fresh):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_in_two_folders_both_finish(fresh):
     folders = [fresh.folder / "runs" / name for name in ("one", "two")]
     runs = [fresh.start("--out", folder) for folder in folders]
@@ -75,6 +77,7 @@ def prepare(dataset, company, cache, pretrain, make):
 """
 
 
+@pytest.mark.slow
 def test_two_mini_runs_make_the_shared_kit_one_after_the_other(fresh):
     (fresh.folder / "mini").mkdir()
     (fresh.folder / "mini/__init__.py").write_text(SHARED)
@@ -116,6 +119,7 @@ def results(project) -> dict[str, dict]:
     return {str(p.relative_to(project.out)): json.loads(p.read_text().replace(str(project.out), "")) for p in files}
 
 
+@pytest.mark.slow
 def test_side_by_side_gives_the_same_results_as_one_after_the_other(fresh):
     alone = fresh.run("--seeds", "1", "2", "3", "--controls")
     assert alone.returncode == 0, alone.stderr
@@ -134,6 +138,7 @@ def test_two_jobs_do_run_at_the_same_time(project):
     assert met.returncode == 0, met.stderr
 
 
+@pytest.mark.slow
 def test_one_killed_worker_runs_once_more(project):
     project.add("04_gpt2_lora", ONCE)
     done = project.run("--seeds", "1", "2", "--jobs", "2")
@@ -142,6 +147,7 @@ def test_one_killed_worker_runs_once_more(project):
     assert project.manifest("06_comparing")["parameters"]["RUNS"][-1] == "seeds/2/05_gpt2_qlora"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_seed_that_always_fails_is_named_and_leaves_the_others_whole(project, jobs):
     project.add("04_gpt2_lora", ALWAYS)

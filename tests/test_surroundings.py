@@ -33,6 +33,7 @@ def runs(project, *arguments, command: tuple = (), **variables: str) -> str:
 # --- many kernels -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_twenty_kernels_start_six_at_a_time_and_leave_no_folder():
     failures, starts, left = start(20, 6)
     assert not failures and not left and starts >= 20
@@ -154,6 +155,7 @@ def test_pythons_own_switches_reach_no_kernel(fresh, variables):
     assert "optimize 0 safe False utf8 1" in plain and runs(fresh, "--force", **variables) == plain
 
 
+@pytest.mark.slow
 def test_a_driver_without_docstrings_and_asserts_runs_them_all(fresh):
     python, *rest = fresh.command()
     done = subprocess.run([python, "-OO", *rest], capture_output=True, text=True)
@@ -250,6 +252,7 @@ while len(list(meeting.glob("here *"))) < 2:
 """
 
 
+@pytest.mark.slow
 @posix
 def test_jobs_side_by_side_have_a_gpu_each_and_a_job_alone_the_first(project):
     for name in NAMES[:3]:
@@ -304,6 +307,7 @@ def test_a_home_that_cannot_be_written_is_left_alone_and_no_page_speaks_of_it(fr
     assert (fresh.out / "executed/01_data.log").read_text().startswith("matplotlib in ") and not done.stderr
 
 
+@pytest.mark.slow
 @posix
 def test_the_scores_of_a_training_need_no_home(tmp_path):
     (tmp_path / "home").touch()
@@ -312,6 +316,7 @@ def test_the_scores_of_a_training_need_no_home(tmp_path):
     assert done.returncode == 0 and "'accuracy': 0.5" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @posix
 def test_a_checkout_that_is_read_only_runs_into_another_folder(fresh, tmp_path):
     (fresh.folder / "notebooks/.old.999999999.tmp").touch()  # what it would sweep
