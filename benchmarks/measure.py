@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psutil
 
@@ -39,7 +39,7 @@ def child(function: str, given: str) -> None:
     print(json.dumps(found | {"peak_mb": memory["cuda"] or memory["host"]}))
 
 
-def side_by_side(name: str, sides: dict[str, Callable[[], dict]], repeats: int) -> dict[str, list[dict]]:
+def side_by_side(name: str, sides: Mapping[str, Callable[[], dict]], repeats: int) -> dict[str, list[dict]]:
     """Run all sides in turn, that many times, and say so while it goes; return each side's dicts in order."""
     found: dict[str, list[dict]] = {side: [] for side in sides}
     for repeat in range(1, repeats + 1):

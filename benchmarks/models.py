@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 import transformers
 from datasets import Dataset
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
-from transformers import TrainerControl, TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks import original
@@ -68,8 +68,8 @@ def set_up(side: str, kind: str, models: dict[str, str], train: pd.DataFrame, fo
     computing = choose_computing("auto", "auto")
     model, tokenizer = load_series(kind, checkpoint)
     max_tokens = min(given["MAX_TOKENS"], model.config.max_position_embeddings)
-    settings = (given[name] for name in ("LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "SEED"))
-    arguments = training_arguments(Path(folder), *settings, computing)
+    rate, epochs, size, seed = (given[name] for name in ("LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "SEED"))
+    arguments = training_arguments(Path(folder), rate, epochs, size, seed, computing)
     return Setup(model, tokenizer, tokenise(train, tokenizer, max_tokens), arguments, max_tokens, computing.precision)
 
 
@@ -235,8 +235,9 @@ class Watch(Clock):
     limit: float
     best: float = 0.0
 
-    def on_step_end(self, _: object, state: TrainerState, control: TrainerControl, **__: object) -> None:
+    def on_step_end(self, *given: Any, **_: object) -> None:
         self.on_substep_end()
+        _arguments, state, control = given
         over = sum(self.seconds) > self.limit
         if over or state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self.best = max(self.best, self.accuracy())

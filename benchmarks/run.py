@@ -73,8 +73,8 @@ class Material:
 def prepare(models: Path | None, data: Path | None) -> Material:
     """Return the material: the folder of models and the file of complaints, or in their place the offline demo's."""
     scratch = ROOT / "runs" / "benchmarks"
-    company = defaults(ROOT / "notebooks" / "01_data.ipynb")["COMPANY"]
-    demo = mini.prepare(None, company, scratch, pretrain=False)["01_data"]
+    company = str(defaults(ROOT / "notebooks" / "01_data.ipynb")["COMPANY"])
+    demo: dict[str, Any] = mini.prepare(None, company, scratch, pretrain=False)["01_data"]
     miniatures = {"distilbert": demo["DISTILBERT"], "gpt2": demo["GPT2"]}
     chosen = miniatures | {"quality": miniatures["distilbert"]}
     if models:
@@ -94,8 +94,11 @@ def run_both(name: str, function: str, repeats: int, **given: object) -> dict[st
 
 def compared(name: str, runs: dict[str, list[dict]], *keys: str) -> list[dict]:
     """Return a line of the table for each of these values of both sides' runs."""
-    values = {key: [[run[key] for run in runs[side]] for side in SIDES] for key in keys}
-    return [measure.figure(name, UNITS[key], *values[key], key in MORE_IS_BETTER) for key in keys]
+    lines = []
+    for key in keys:
+        other, series = ([run[key] for run in runs[side]] for side in SIDES)
+        lines.append(measure.figure(name, UNITS[key], other, series, key in MORE_IS_BETTER))
+    return lines
 
 
 def training(material: Material, settings: Settings) -> list[dict]:
@@ -139,7 +142,7 @@ def selecting(material: Material, settings: Settings) -> list[dict]:
 def scoring(material: Material, settings: Settings) -> list[dict]:
     """Return the pipeline's rates against the series', and the series' own on more and more texts."""
     score = partial(measure.in_child, "benchmarks.models:score_texts", **material.complaints)
-    given = {"checkpoint": material.models["distilbert"], "number": SIZES[0]}
+    given: dict[str, Any] = {"checkpoint": material.models["distilbert"], "number": SIZES[0]}
     sides = {way: partial(score, way=way, **given) for way in ("defaults", "batch 32", "series")}
     runs = measure.side_by_side("scoring", sides, settings.repeats)
     figures = []
@@ -150,11 +153,11 @@ def scoring(material: Material, settings: Settings) -> list[dict]:
         pair = {"original": runs[way], "series": runs["series"]}
         figures += compared(f"scoring against the pipeline, {way}", pair, "texts_per_second")
     given = {"way": "series", "checkpoint": material.mini_models["distilbert"]}
-    sides = {number: partial(score, number=number, **given) for number in SIZES}
-    for number, runs in measure.side_by_side("scoring more", sides, settings.repeats).items():
+    sizes = {f"{number:,} texts": partial(score, number=number, **given) for number in SIZES}
+    for size, found in measure.side_by_side("scoring", sizes, settings.repeats).items():
         for key in ("texts_per_second", "peak_mb"):
-            name = f"scoring {number:,} texts, miniature model"
-            figures.append(measure.alone(name, UNITS[key], [run[key] for run in runs]))
+            name = f"scoring {size}, miniature model"
+            figures.append(measure.alone(name, UNITS[key], [run[key] for run in found]))
     return figures
 
 
