@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers import CheckFailed
 from helpers.notebook import Run
 
 
@@ -21,7 +22,7 @@ def test_a_run_reads_writes_and_records(tmp_path, capsys):
     run = Run("02_test_data", page)
     run.made_from("mini-complaints-1.parquet")
     run.write_table("test", pd.DataFrame({"id": [1]}))
-    with pytest.raises(FileNotFoundError, match=r"01_data makes it.*run_all\.py --only 01_data"):
+    with pytest.raises(FileNotFoundError, match=r"an earlier notebook makes it.*run_all\.py --out"):
         run.read_table("train")
     run.save_result(answer=np.array([1, 2]))
     found = json.loads((tmp_path / "results/02_test_data.json").read_text())
@@ -35,7 +36,8 @@ def test_a_run_reads_writes_and_records(tmp_path, capsys):
     assert "mini run" in capsys.readouterr().out
 
 
-def test_a_further_seed_reads_the_series_data_and_its_own_results(tmp_path):
+def test_a_further_seed_reads_the_series_data_and_its_own_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUN_ALL_SERIES", str(tmp_path))
     further = tmp_path / "seeds" / "7"
     for folder in (tmp_path / "data", tmp_path / "results", further / "results"):
         folder.mkdir(parents=True)
@@ -51,3 +53,20 @@ def test_a_further_seed_reads_the_series_data_and_its_own_results(tmp_path):
     assert (run.read_result("02_test_data"), run.read_result("04_gpt2_lora")) == (2, 7)
     top = Run("06_comparing", {"OUT": str(tmp_path), "SEED": 42})
     assert (top.read_result("04_gpt2_lora"), top.read_result("seeds/7/04_gpt2_lora")) == (4, 7)
+
+
+def test_a_folder_called_seeds_is_a_folder_like_any_other(tmp_path):
+    (tmp_path / "data").mkdir()
+    pd.DataFrame({"text": ["a"]}).to_parquet(tmp_path / "data/train.parquet")
+    run = Run("03_distilbert_lora", {"OUT": str(tmp_path / "seeds" / "mine"), "SEED": 1})
+    with pytest.raises(FileNotFoundError, match="seeds/mine/data/train"):
+        run.read_table("train")
+
+
+def test_the_held_out_complaints_open_for_their_judges_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    pd.DataFrame({"text": ["a"]}).to_parquet(tmp_path / "data/held_out.parquet")
+    for notebook in ("03_distilbert_lora", "controls"):
+        with pytest.raises(CheckFailed, match="must not open"):
+            Run(notebook, {"OUT": str(tmp_path), "SEED": 1}).read_table("held_out")
+    assert len(Run("06_comparing", {"OUT": str(tmp_path), "SEED": 1}).read_table("held_out")) == 1

@@ -34,7 +34,8 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
     assert re.search(r"^toy +lora +0\.570 \(0\.570 to 0\.570\) +0\.570 +0\.570 +0\.570$", output, re.M)
     assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*appendix_errors \d\.\d s$", output, re.M)
-    assert output.rstrip().endswith(f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}")
+    assert f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}\n" in output
+    assert output.rstrip().endswith(f"Pages: {finished.out / 'site/index.html'}")
     for name in NAMES:
         record = finished.manifest(name)
         assert set(record["made"]) == {*MAKES[name], f"executed/{name}.ipynb"}
@@ -80,7 +81,7 @@ def test_a_terminal_shows_one_line_that_updates(project):
 
 def test_only_from_and_force_choose_what_runs(project):
     assert ran(project.run("--only", "notebooks/02_test_data.ipynb", "--force").stdout) == ["02_test_data"]
-    assert ran(project.run("--from", "05_gpt2_qlora", "--force").stdout) == ["05_gpt2_qlora", "06_comparing"]
+    assert ran(project.run("--from", "05_gpt2_qlora", "--force").stdout) == list(NAMES[4:])
 
 
 def test_only_wants_what_it_needs_to_be_whole(project):
@@ -493,7 +494,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     project.add("03_distilbert_lora", NOISY.strip())
     before = {name: nbformat.read(project.path(name), 4) for name in ALL}
     saved = project.run("--save", "--controls")
-    assert saved.returncode == 0 and "Saved the outputs of 7 notebooks" in saved.stdout, saved.stderr
+    assert saved.returncode == 0 and "Saved the outputs of 9 notebooks" in saved.stdout, saved.stderr
     for name in ALL:
         page = nbformat.read(project.path(name), 4)
         nbformat.validate(page)
@@ -504,18 +505,20 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
         assert "papermill" not in project.path(name).read_text()
         assert project.path(name).read_text() == nbformat.writes(page) + "\n"
     front_page = (project.folder / "README.md").read_text()
-    assert "| toy | lora | 0.690 (0.690 to 0.690) |" in front_page and front_page.endswith("The end.")
-    assert (project.folder / "docs/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
+    assert "0.690 (0.690 to 0.690) |" in front_page and front_page.endswith("The end.")
+    assert "On 1 held-out complaints the adapter that validation picks, `toy`" in front_page
+    assert (project.folder / "plots/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
     page = nbformat.read(project.path("03_distilbert_lora"), 4)
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
+    assert page.cells[1].outputs[0].text == "The outputs come from a run with these.\n"
     assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
     assert ran(project.run("--save", "--controls").stdout) == []
     front = (project.folder / "README.md").read_text()
-    assert "| toy | lora |" in front and "a mini run" in front and front.endswith("The end.")
-    assert (project.folder / "docs/06_comparing.json").read_text() == (
+    assert "| `toy` |" in front and "**the offline demo**" in front and front.endswith("The end.")
+    assert (project.folder / "results/offline_demo.json").read_text() == (
         project.out / "results/06_comparing.json"
     ).read_text()
-    assert (project.folder / "docs/barplot_perfmetrics.png").exists()
+    assert {path.name for path in (project.folder / "plots").iterdir()} == set(publish.FIGURES.values())
 
 
 def test_save_keeps_words_edited_after_the_run(project):

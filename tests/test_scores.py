@@ -127,9 +127,9 @@ def test_a_cost_table_counts_what_was_trained_and_leaves_out_what_there_is_not()
     made["train_memory_mb"] = {"host": 400, "cuda": 200}
     baseline, adapter, base = cost_of(scoring, None), cost_of(scoring, made), cost_of(scoring, made | {"weights": None})
     assert baseline == {"scoring, texts/s": 5.0, "scoring, MB host": 300, "scoring, MB device": None}
-    assert (adapter["weights"], adapter["weights trained"], adapter["trained, MB"]) == (110, 13, 0.5)
+    assert (adapter["weights"], adapter["trainable parameters"], adapter["saved, MB"]) == (110, 13, 0.5)
     assert (adapter["training, texts/s"], adapter["training, MB device"]) == (25.0, 200)
-    assert base["weights"] == 100 and base["base, MB"] == 5.0 and "weights trained" not in base
+    assert base["weights"] == 100 and base["base, MB"] == 5.0 and "trainable parameters" not in base
 
 
 # --- confidence

@@ -57,6 +57,7 @@ def example(pattern: str) -> str:
 
 
 MAKES = {stage.name: [example(pattern) for pattern in stage.makes] for stage in stages.STAGES}
+MAKES["06_comparing"] += [f"plots/{name}" for name in publish.FIGURES if name != publish.FIGURE]
 WORK = """
 from pathlib import Path
 from toy_files import write
