@@ -33,7 +33,7 @@ def test_a_run_reads_writes_and_records(tmp_path, capsys):
         and found["answer"] == [1, 2]
     )
     assert found["data_sha256"].keys() == {"test"} and found["seconds"] >= 0 and found["peak_memory_mb"]["host"] > 0
-    assert "mini run" in capsys.readouterr().out
+    assert "the offline demo (--mini)" in capsys.readouterr().out
 
 
 def test_a_further_seed_reads_the_series_data_and_its_own_results(tmp_path, monkeypatch):
