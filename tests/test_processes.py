@@ -28,8 +28,8 @@ def die():
     os.kill(os.getpid(), 9)
 
 
-def leave_a_thread():
-    threading.Thread(target=time.sleep, args=(1000,)).start()
+def leave_a_thread(path):
+    threading.Thread(target=lambda: time.sleep(20) or open(path, "w").close()).start()
     return "done"
 """
 
@@ -62,7 +62,8 @@ def test_any_other_end_is_named(root, capfd):
 
 
 def test_it_does_not_wait_for_a_thread_that_has_stalled(root):
-    assert in_child("work:leave_a_thread", {}, root) == "done"  # the thread would go on for a quarter of an hour
+    assert in_child("work:leave_a_thread", {"path": root / "later"}, root) == "done"
+    assert not (root / "later").exists()
 
 
 def test_the_projects_modules_come_before_all_others(root, tmp_path):
