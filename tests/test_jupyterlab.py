@@ -1,5 +1,6 @@
 """The tweaker's way: open 03 in JupyterLab in a real browser, set values in the parameters cell, Run All, no error."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -32,6 +33,13 @@ pytestmark = [
 @pytest.fixture
 def lab(tmp_path):
     """Return (folder, address) of a JupyterLab that serves a copy of notebooks/ from a folder with a space in its name."""
+    with jupyterlab(tmp_path) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def jupyterlab(tmp_path):
+    """Yield (folder, address) of a JupyterLab that serves a copy of notebooks/, without outputs, in this folder."""
     folder = tmp_path / "my clone" / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     command = [
@@ -48,11 +56,12 @@ def lab(tmp_path):
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
-    page = nbformat.read(folder / PAGE, as_version=4)
-    for cell in page.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None  # what is there at the end has been run here
-    nbformat.write(page, folder / PAGE)
+    for path in folder.glob("*.ipynb"):
+        page = nbformat.read(path, as_version=4)
+        for cell in page.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None  # what is there at the end has been run here
+        nbformat.write(page, path)
     log = tmp_path / "lab.log"
     with open(log, "w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
@@ -86,6 +95,35 @@ def code_cells(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
+def run_all(folder, address, name, values, seconds=300):
+    """Return the code cells of a notebook that was opened in a browser, given these values, and run by Run All Cells."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
+        page = browser.new_page()
+        page.goto(f"{address}/tree/{name}?token=t")
+        editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+        editor.wait_for(timeout=60_000)
+        editor.click()
+        page.keyboard.press("Control+A")
+        page.keyboard.insert_text(with_values(code_cells(folder / name)[0].source, values))
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+
+        def finished():
+            page.keyboard.press("Control+S")
+            page.wait_for_timeout(2000)
+            try:
+                cells = code_cells(folder / name)
+            except nbformat.reader.NotJSONError:  # looked at while it is being written
+                return None
+            failed = any(o.output_type == "error" for cell in cells for o in cell.outputs)
+            return cells if failed or all(cell.execution_count for cell in cells) else None
+
+        cells = wait_for(finished, seconds)
+        browser.close()
+    return cells
+
+
 def test_03_runs_in_jupyterlab_with_the_mini_values_set_by_hand(lab, mini_out):
     folder, address = lab
     used = json.loads((mini_out / "executed/03_distilbert_lora.json").read_text())["inputs"]
@@ -95,29 +133,7 @@ def test_03_runs_in_jupyterlab_with_the_mini_values_set_by_hand(lab, mini_out):
         shutil.copytree(mini_out / part, out / part)
     (out / "results/03_distilbert_lora.json").unlink()
     values = {"DISTILBERT": str(model), "OUT": str(out), "MAX_TOKENS": 64, "EPOCHS": 1}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
-        page = browser.new_page()
-        page.goto(f"{address}/tree/{PAGE}?token=t")
-        editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
-        editor.wait_for(timeout=60_000)
-        editor.click()
-        page.keyboard.press("Control+A")
-        page.keyboard.insert_text(with_values(code_cells(folder / PAGE)[0].source, values))
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
-
-        def finished():
-            page.keyboard.press("Control+S")
-            page.wait_for_timeout(2000)
-            try:
-                cells = code_cells(folder / PAGE)
-            except nbformat.reader.NotJSONError:  # looked at while it is being written
-                return None
-            return cells if all(cell.execution_count for cell in cells) else None
-
-        cells = wait_for(finished, 300)
-        browser.close()
+    cells = run_all(folder, address, PAGE, values)
     assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
     result = json.loads((out / "results/03_distilbert_lora.json").read_text())
     assert result["parameters"]["EPOCHS"] == 1 and result["mini"] is True
