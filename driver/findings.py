@@ -8,11 +8,6 @@ SAID = {  # of the first model of a pair, by the verdict of the comparison
     "worse": "is worse than",
     "not significant": "is not significantly different from",
 }
-SHORT = {  # of an answer to "does it hold the quality?"
-    "better": "scores higher",
-    "worse": "scores lower",
-    "not significant": "shows no significant difference",
-}
 
 
 def named(name: str) -> str:
@@ -32,7 +27,7 @@ def quality(result: dict[str, Any]) -> str:
     picked = result["picked"]
     pair = comparison(result, picked, BASELINE)
     return (
-        f"On {result['held_out_texts']:,} held-out complaints the adapter that validation picks, {named(picked)}, reaches an "
+        f"On {result['held_out_texts']:,} held-out complaints the adapter (the LoRA weights) that scores best on validation, {named(picked)}, reaches an "
         f"accuracy of {accuracy(rows[picked])} and {named(BASELINE)} {accuracy(rows[BASELINE])}: the adapter "
         f"{SAID[pair['verdict']]} the linear model ({100 * pair['difference']:+.1f} points)."
     )
@@ -46,16 +41,18 @@ def cost(result: dict[str, Any]) -> str:
         if pair:
             lora, full = (result["costs"][f"{model}_{method}"] for method in ("lora", "full"))
             share = lora["trainable parameters"] / full["trainable parameters"]
-            parts.append(f"`{model}_lora` trains {share:.1%} of the parameters of full fine-tuning and {held(pair)}")
+            parts.append(
+                f"`{model}_lora` trains {100 * share:.0f} % of the parameters of full fine-tuning and {held(pair, 'it')}"
+            )
     pair = comparison(result, "gpt2_qlora", "gpt2_lora")
-    parts.append(f"with its base model in 4 bits, `gpt2_qlora` {held(pair)} against `gpt2_lora`")
+    parts.append(f"with its base model in 4 bits, `gpt2_qlora` {held(pair, '`gpt2_lora`')}")
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "." if not text.startswith("`") else text + "."
 
 
-def held(pair: dict[str, Any]) -> str:
-    """Return what a comparison says of the first model: scores lower (-1.2 points)."""
-    return f"{SHORT[pair['verdict']]} ({100 * pair['difference']:+.1f} points)"
+def held(pair: dict[str, Any], pair_name: str) -> str:
+    """Return what a comparison says of the first model beside the other: is worse than it (-1.2 points)."""
+    return f"{SAID[pair['verdict']]} {pair_name} ({100 * pair['difference']:+.1f} points)"
 
 
 def advice(result: dict[str, Any]) -> str:
@@ -64,7 +61,7 @@ def advice(result: dict[str, Any]) -> str:
     seconds = result["costs"][BASELINE]["training, s"], result["costs"][result["picked"]]["training, s"]
     times = f"{seconds[0]:.1f} s against {seconds[1]:,.0f} s of training"
     if pair["verdict"] == "better":
-        return f"Here the adapter is worth its cost ({times}) to whom {100 * pair['difference']:.1f} points matter."
+        return f"Here the adapter is worth its cost ({times}) where {100 * pair['difference']:.1f} points matter."
     return f"Here a language model is not worth its cost: the linear model takes {times}."
 
 

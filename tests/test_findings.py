@@ -56,10 +56,12 @@ def test_the_verdict_decides_what_is_said_of_quality_and_of_worth(verdict, diffe
     assert "On 1,200 held-out complaints" in text and "0.900 (95 % interval 0.880 to 0.920)" in text
 
 
-@pytest.mark.parametrize(("verdict", "held"), [("worse", "scores lower"), ("not significant", "no significant")])
+@pytest.mark.parametrize(
+    ("verdict", "held"), [("worse", "is worse than"), ("not significant", "is not significantly different from")]
+)
 def test_what_lora_saves_stands_beside_whether_the_quality_holds(verdict, held):
     text = findings.cost(result(verdict, -0.01))
-    assert text.count("trains 5.0% of the parameters of full fine-tuning") == 2
+    assert text.count("trains 5 % of the parameters of full fine-tuning") == 2
     assert text.count(held) == 3 and text.count("(-1.0 points)") == 3
 
 

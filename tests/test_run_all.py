@@ -507,7 +507,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
         assert project.path(name).read_text() == nbformat.writes(page) + "\n"
     front_page = (project.folder / "README.md").read_text()
     assert "0.690 (0.690 to 0.690) |" in front_page and front_page.endswith("The end.")
-    assert "On 1 held-out complaints the adapter that validation picks, `toy`" in front_page
+    assert "On 1 held-out complaints the adapter (the LoRA weights) that scores best on validation, `toy`" in front_page
     assert (project.folder / "plots/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
     page = nbformat.read(project.path("03_distilbert_lora"), 4)
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]

@@ -46,7 +46,7 @@ FILES = sorted(
         "benchmarks/**/*.py",
     )
     for path in ROOT.glob(pattern)
-    if path.suffix in (".md", ".py", ".ipynb")
+    if path.suffix in (".md", ".py", ".ipynb", ".txt") and path.name != "grammar.txt"
 )
 
 
