@@ -221,7 +221,8 @@ def test_it_is_committed_with_the_clean_outputs_of_one_run(notebook):
     assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert not [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert not [o for o in outputs if "<progress" in o.get("data", {}).get("text/html", "")]
-    assert "The outputs in this notebook come from" in outputs[0].text and "Data: " in outputs[0].text
+    assert outputs[0].text.startswith("The outputs ")  # the parameters cell tells the values of the run
+    assert "The outputs in this notebook come from" in outputs[1].text and "Data: " in outputs[1].text
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert pictures and all(o.metadata["image/png"]["alt"] for o in pictures)
     assert (ROOT / f"notebooks/{name}.ipynb").stat().st_size < 1_000_000
