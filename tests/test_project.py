@@ -122,7 +122,7 @@ def test_the_committed_pages_come_from_the_same_run_as_the_readme():
     page = nbformat.read(ROOT / "notebooks/06_comparing.ipynb", 4)
     shown = "".join(o.get("text", "") for cell in page.cells if cell.cell_type == "code" for o in cell.outputs)
     assert result["data"] in shown and all(model in shown for model in result["models"])
-    best = max(row["accuracy"] for row in result["test"] if row["method"] in ("lora", "qlora"))
+    best = max(row["accuracy"] for row in result["held_out"] if row["method"] in ("lora", "qlora"))
     assert f"{best:.3f}" in shown
 
 
