@@ -76,6 +76,8 @@ class Renderer(IPythonRenderer):
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """Return the link, one to a notebook as one to its page; of a notebook that has no page, the text alone."""
+        if url == "../README.md":  # the contents, as the notebooks call it
+            return super().link(text, "index.html", title)
         notebook, ending, place = url.partition(".ipynb")
         if not ending:
             return super().link(text, url, title)

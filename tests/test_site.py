@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import sync_playwright
 
-from driver import page, readme, series, site
+from driver import page, publish, site, stages
 
 ROOT = Path(__file__).parents[1]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -62,8 +62,12 @@ def pages(tmp_path_factory):
     """Return {name: parsed page} of the site of the published run, and the folder that it lies in."""
     out = tmp_path_factory.mktemp("run")
     shutil.copytree(ROOT / "notebooks", out / "executed", ignore=shutil.ignore_patterns("helpers"))
-    result = json.loads((ROOT / "docs/06_comparing.json").read_text())
-    index = site.write_site(out, series.NAMES, site.FirstPage("The series", readme.table(result), "06_comparing"))
+    result = json.loads((ROOT / "results/offline_demo.json").read_text())
+    index = site.write_site(
+        out,
+        stages.NAMES,
+        site.FirstPage("The series", publish.table(publish.score_rows(result), markdown=True), "06_comparing"),
+    )
     return {path.stem: Parsed(path) for path in index.parent.iterdir()}, index.parent
 
 
@@ -72,7 +76,7 @@ def pages(tmp_path_factory):
 
 def test_every_page_leads_to_the_one_before_the_contents_and_the_one_after(pages):
     found, _ = pages
-    order = ["index", *series.NAMES]
+    order = ["index", *stages.NAMES]
     assert set(found) == set(order)
     for at, name in enumerate(order):
         ends = {(link["rel"], link["href"]) for link in found[name].all("a") if "rel" in link}
@@ -116,13 +120,13 @@ def test_every_figure_has_its_alternative_text(pages):
 
 def test_the_first_page_shows_every_model(pages):
     found, _ = pages
-    for row in json.loads((ROOT / "docs/06_comparing.json").read_text())["test"]:
+    for row in json.loads((ROOT / "results/offline_demo.json").read_text())["test"]:
         assert row["model"] in found["index"].text and f"{row['accuracy']:.3f}" in found["index"].text
 
 
 def test_every_formula_of_the_notebooks_is_mathml(pages):
     found, _ = pages
-    for name in series.NAMES:
+    for name in stages.NAMES:
         cells = nbformat.read(ROOT / f"notebooks/{name}.ipynb", 4).cells
         text = "\n\n".join(re.sub("`[^`\n]*`", "", c.source) for c in cells if c.cell_type == "markdown")
         formulas = re.findall(r"\$\$(.+?)\$\$|\$(.+?)\$", text, re.S)
