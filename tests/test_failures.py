@@ -42,8 +42,8 @@ LOUD = {
     "failing bash cell": ("%%bash\nfalse", "CalledProcessError"),
     "crash": ("import ctypes\nctypes.string_at(0)", "the kernel died of SIGSEGV"),
     "artefact missing": (
-        "def write(path, content):\n    path.name == 'test.parquet' or whole(path, content)",
-        "nothing wrote data/test.parquet",
+        "def write(path, content):\n    path.name == 'held_out.parquet' or whole(path, content)",
+        "nothing wrote data/held_out.parquet",
     ),
     "artefact empty": (
         "def write(path, content):\n    whole(path, content)\n    path.suffix == '.json' and path.write_text('')",
@@ -51,7 +51,7 @@ LOUD = {
     ),
     "artefact unreadable": (
         "def write(path, content):\n    whole(path, content)\n    path.write_bytes(path.read_bytes()[:-2])",
-        "data/test.parquet is not a whole .parquet file, data/unseen.parquet is not a whole .parquet file, "
+        "data/held_out.parquet is not a whole .parquet file, "
         "results/02_test_data.json is not JSON",
     ),
 }

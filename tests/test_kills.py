@@ -64,7 +64,7 @@ def test_a_signal_stops_cleanly_and_soon(project, number, code):
     )
     keeps(project, before, NAMES)
     project.path("02_test_data").write_bytes(clean)
-    (project.out / "data/test.parquet").unlink()
+    (project.out / "data/held_out.parquet").unlink()
     finishes(project, ("02_test_data",))
 
 

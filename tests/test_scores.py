@@ -102,14 +102,14 @@ def result(**changes):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"data_sha256": {"train": "a", "test": "changed"}}, "another data/test.parquet"),
+        ({"data_sha256": {"train": "a", "held_out": "changed"}}, "another data/held_out.parquet"),
         ({"labels": list(LABELS[::-1])}, "labels"),
         ({"mini": False}, "full result"),
         ({"numerics": {"precision": "bfloat16"}}, "different precisions.*-?PRECISION"),
     ],
 )
 def test_results_that_do_not_belong_together_are_refused(changes, says):
-    hashes = {"train": "a", "test": "b"}
+    hashes = {"train": "a", "held_out": "b"}
     require_comparable({"03": result()}, hashes, True, LABELS)
     with pytest.raises(ValueError, match=says):
         require_comparable({"03": result(), "04": result(**changes)}, hashes, True, LABELS)

@@ -167,6 +167,7 @@ class Project:
     def files(self) -> dict[str, bytes]:
         """Return {name: bytes} of all that a run made: data, models, results, plots, executed notebooks, manifests."""
         files = [path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        files = [path for path in files if path.parent != self.out / "site"]  # written anew when a page has changed
         return {str(path.relative_to(self.out)): path.read_bytes() for path in files}
 
 
