@@ -51,8 +51,7 @@ LOUD = {
     ),
     "artefact unreadable": (
         "def write(path, content):\n    whole(path, content)\n    path.write_bytes(path.read_bytes()[:-2])",
-        "data/held_out.parquet is not a whole .parquet file, "
-        "results/02_test_data.json is not JSON",
+        "data/held_out.parquet is not a whole .parquet file, results/02_test_data.json is not JSON",
     ),
 }
 

@@ -150,7 +150,16 @@ def test_all_notebooks_run_and_the_results_name_the_hubs_data_and_models(full_ru
     assert {name: result["mini"] for name, result in results.items()} == dict.fromkeys(NAMES, False)
     assert {result["data"] for result in results.values()} == {COMPLAINTS}
     both = ["distilbert-base-uncased", "gpt2"]
-    assert [result["models"] for result in results.values()] == [both, [], both[:1], both[1:], both[1:], both]
+    assert [result["models"] for result in results.values()] == [
+        both,
+        [],
+        both[:1],
+        both[1:],
+        both[1:],
+        both,
+        both,
+        both,
+    ]
     assert results["01_data"]["parameters"]["REVISION"] == REVISIONS[COMPLAINTS]
     assert results["03_distilbert_lora"]["parameters"]["DISTILBERT_REVISION"] == REVISIONS[DISTILBERT]
     assert len(results["06_comparing"]["test"]) == 9 and str(out / "plots/barplot_perfmetrics.png") in printed
