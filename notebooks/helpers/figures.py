@@ -137,6 +137,8 @@ def draw_reliability(labels: np.ndarray, probability: np.ndarray, name: str, axe
     for part in np.array_split(order, bins):
         low, high = proportion_confint(labels[part].sum(), len(part), method="wilson")
         share, mean = labels[part].mean(), probability[part].mean()
-        axes.errorbar(mean, share, yerr=[[share - low], [high - share]], fmt="o", color="C0", capsize=3)
+        axes.errorbar(
+            mean, share, yerr=np.clip([[share - low], [high - share]], 0, None), fmt="o", color="C0", capsize=3
+        )
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     axes.set(title=name, xlabel="mean probability of class 1", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
