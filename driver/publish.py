@@ -103,12 +103,19 @@ def show_results(out: Path, root: Path, compare: bool) -> None:
 
 
 def write_site(out: Path, root: Path) -> Path:
-    """Write the run's pages for people without Jupyter, and return the first one's path."""
+    """Write the run's pages for people without Jupyter, and return the first one's path; Refused when the disk does."""
     path, text = out / "results" / RESULT, ""
     if path.is_file():
         result = read(path)
         text = f"{provenance(result)}\n\n{findings.sentences(result)}\n\n{table(score_rows(result), markdown=True)}"
-    return site.write_site(out, NAMES, site.FirstPage("Lightweight fine-tuning, judged honestly", text, "06_comparing"))
+    first = site.FirstPage("Lightweight fine-tuning, judged honestly", text, "06_comparing")
+    try:
+        return site.write_site(out, NAMES, first)
+    except OSError as error:
+        raise Refused(
+            f"The notebooks are finished, but their pages could not be written to {out / 'site'}: {error}. Make room, then "
+            "type the same command again."
+        ) from None
 
 
 def beside_published(result: dict, published: dict) -> str:

@@ -96,7 +96,8 @@ def test_a_disk_that_fills_between_any_two_files(disk):
         last = disk.run("--only", "03_distilbert_lora")
         (disk.out / "filler").unlink()
         saved.append(sum((disk.out / f"executed/03_distilbert_lora.{end}").exists() for end in ("ipynb", "json")))
-        if last.returncode == 0:
+        if saved[-1] == 2:  # finished; there may be no room for its page
+            assert last.returncode == 0 or f"written to {disk.out / 'site'}: [Errno 28]" in last.stderr, last.stderr
             break
         assert "FAILED 03_distilbert_lora" in last.stderr and "No space left on device" in last.stderr
         (disk.out / "executed/03_distilbert_lora.ipynb").unlink(missing_ok=True)

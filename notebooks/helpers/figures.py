@@ -54,7 +54,7 @@ def draw_scores(scores: pd.DataFrame, metrics: Sequence[str], panels: Sequence[p
         error = reach(scores[metric], ranges)
         colours = scores["method"].map(METHODS).tolist()
         axes.barh(scores.index, scores[metric].astype(float), xerr=error, color=colours, capsize=2, error_kw={"lw": 1})
-        axes.set(xlabel=f"{metric} (from .5)", xlim=(0.5, 1.01), xticks=[0.5, 0.75, 1.0])
+        axes.set(xlabel=f"{'F1' if metric == 'f1' else metric} (from .5)", xlim=(0.5, 1.01), xticks=[0.5, 0.75, 1.0])
     panels[0].invert_yaxis()
     used = [method for method in METHODS if method in set(scores["method"])]
     handles = [plt.Rectangle((0, 0), 1, 1, color=METHODS[method]) for method in used]
@@ -80,7 +80,7 @@ def draw_accuracy(scores: pd.DataFrame, runs: pd.Series, line: str, axes: plt.Ax
         if len(seeds) > 1:
             axes.plot(seeds, [place + 0.25] * len(seeds), ".", color=colour, markersize=5)
     axes.axvline(scores.loc[line, "accuracy"], linestyle="--", color="grey", linewidth=1)
-    axes.text(scores.loc[line, "accuracy"], -1.1, line, color="grey", ha="center", fontsize=9)
+    axes.text(scores.loc[line, "accuracy"] - 0.002, -1.1, line, color="grey", ha="right", fontsize=9)
     axes.set(xlim=(least, 1.0), ylim=(len(scores) - 0.5, -1.9))
     axes.set_yticks(range(len(scores)), scores.index)
 
@@ -95,7 +95,7 @@ def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(xlabel="difference in accuracy, points, with 95 % interval")
     axes.set_yticks(places, found["one"] + " − " + found["other"])
-    axes.invert_yaxis()
+    axes.set_ylim(len(places) - 0.4, -0.6)
     axes.legend(title="complaints", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
 
@@ -126,7 +126,7 @@ def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
     )
     axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 2, cost.max() * 2))
     if cost.max() < 100 * cost.min():
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if cost.max() > 10 * cost.min() else (1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter("")
 
