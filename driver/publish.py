@@ -113,7 +113,7 @@ def write_site(out: Path, root: Path) -> Path:
         return site.write_site(out, NAMES, first)
     except OSError as error:
         raise Refused(
-            f"The notebooks are finished, but their pages could not be written to {out / 'site'}: {error}. Make room, then "
+            f"The notebooks are finished, but their pages could not be written to {out / 'site'}: {error}. Delete what you can, then "
             "type the same command again."
         ) from None
 
