@@ -113,8 +113,8 @@ def write_site(out: Path, root: Path) -> Path:
         return site.write_site(out, NAMES, first)
     except OSError as error:
         raise Refused(
-            f"The notebooks are finished, but their pages could not be written to {out / 'site'}: {error}. Delete what you can, then "
-            "type the same command again."
+            f"The notebooks are finished, but their pages could not be written to {out / 'site'}: {error}. "
+            "Delete what you can, then type the same command again."
         ) from None
 
 
