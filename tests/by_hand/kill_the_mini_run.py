@@ -50,7 +50,7 @@ def outcome(out: Path) -> dict:
     """Return what a finished run came to: its test table, and the hash of every adapter's weights."""
     result = json.loads((out / "results/06_comparing.json").read_text())
     weights = {p.parent.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("models/*/*.safetensors")}
-    return {"test": result["test"], "all": result["all"], "pairs": result["pairs"], "weights": weights}
+    return {"test": result["test"], "comparisons": result["comparisons"], "weights": weights}
 
 
 def disturb(run: subprocess.Popen, kind: str) -> None:
