@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent
 FLAGS = {
     "--mini": "run offline in minutes, on embedded data and miniature models",
     "--pretrain": "with --mini: pretrain the miniature models on the data's other companies, instead of taking the shipped ones",
-    "--controls": "train head-only and full fine-tuning too, to compare with",
+    "--controls": "train head-only and full fine-tuning too, to compare with, each at a learning rate from a map of its own",
     "--force": "run also what is up to date",
     "--save": "after all succeeded, write the outputs into notebooks/ (needs --controls)",
     "--list": "show the notebooks, their state and parameters; run nothing",
@@ -49,14 +49,22 @@ def parse() -> argparse.Namespace:
     which.add_argument("--only", nargs="+", metavar="NAME", help="run these notebooks only")
     which.add_argument("--from", dest="first", metavar="NAME", help="run this notebook and all after it")
     add("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), default=[], help="set a parameter")
-    add("--seeds", nargs="+", type=int, metavar="SEED", default=[], help="train 03 to 05 once for each seed (42)")
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="SEED",
+        default=[],
+        help="train 03 to 05, and the controls, once for each seed (42)",
+    )
     help_sweep = "run the series for each value of a parameter"
     add("--sweep", nargs="+", metavar=("NAME", "VALUE"), default=[], help=help_sweep)
     add("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
     add("--cell-limit", type=float, metavar="MINUTES", default=720, help="end a cell after (720)")
     add("--stage-limit", type=float, metavar="MINUTES", default=1440, help="end a notebook after (1440)")
     options = parser.parse_args()
-    options.controls = options.controls or any("controls" in Path(name).name for name in options.only or [])
+    named = {Path(name).stem for name in [*(options.only or []), options.first or ""]}
+    options.controls = options.controls or bool(named & set(stages.CONTROLS))
     check(options)
     return options
 

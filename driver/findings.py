@@ -2,34 +2,39 @@
 
 from typing import Any
 
-BASELINE = "tfidf_logreg"
-SAID = {  # of the first model of a pair, by the verdict of the comparison
-    "better": "is better than",
-    "worse": "is worse than",
-    "not significant": "is not significantly different from",
+from helpers.scores import sentence
+
+NAMES = {  # how a sentence calls a baseline
+    "majority": "guessing the commonest class",
+    "keyword": "the keyword rule",
+    "tfidf_logreg": "the linear model (TF-IDF and logistic regression)",
+    "distilbert_embedding": "a logistic regression on frozen DistilBERT embeddings",
+    "gpt2_embedding": "a logistic regression on frozen GPT-2 embeddings",
+    "gpt2_zeroshot": "GPT-2 without any training",
 }
 
 
 def named(name: str) -> str:
     """Return how a sentence calls a model."""
-    return "the linear model (TF-IDF and logistic regression)" if name == BASELINE else f"`{name}`"
+    return NAMES.get(name, f"`{name}`")
 
 
 def accuracy(row: dict[str, Any]) -> str:
-    """Return an accuracy with its 95 % interval: .961 (.940 to .975)."""
-    low, high = row["intervals"]["accuracy"]
-    return f"{row['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    """Return a mean accuracy with its 95 % interval: .961 (95 % interval .940 to .975, 5 seeds)."""
+    low, high = row["interval"]
+    seeds = f", {row['seeds']} seeds" if row["seeds"] > 1 else ""
+    return f"{row['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}{seeds})"
 
 
 def quality(result: dict[str, Any]) -> str:
-    """Return the sentence on the adapter that validation picks, beside the linear model."""
-    rows = {row["name"]: row for row in result["held_out"]}
-    picked = result["picked"]
-    pair = comparison(result, picked, BASELINE)
+    """Return the sentence on the adapter that validation picks, beside the baseline that it picks."""
+    rows = {row["name"]: row for row in result["table"]}
+    adapter, baseline = (result["picked"][side] for side in ("adapter", "baseline"))
+    pair = comparison(result, adapter, baseline)
     return (
-        f"On {result['held_out_texts']:,} held-out complaints the adapter (the LoRA weights) that scores best on validation, {named(picked)}, reaches an "
-        f"accuracy of {accuracy(rows[picked])} and {named(BASELINE)} {accuracy(rows[BASELINE])}: the adapter "
-        f"{SAID[pair['verdict']]} the linear model ({100 * pair['difference']:+.1f} points)."
+        f"On {result['held_out']:,} held-out complaints the adapter (the LoRA weights) that scores best on validation, "
+        f"{named(adapter)}, reaches a mean accuracy of {accuracy(rows[adapter])} and the best baseline, {named(baseline)}, "
+        f"{accuracy(rows[baseline])}: {sentence(pair, 'the adapter', 'the baseline')}."
     )
 
 
@@ -38,37 +43,30 @@ def cost(result: dict[str, Any]) -> str:
     parts = []
     for model in ("distilbert", "gpt2"):
         pair = comparison(result, f"{model}_lora", f"{model}_full")
-        if pair:
+        if pair["verdict"] != "not run":
             lora, full = (result["costs"][f"{model}_{method}"] for method in ("lora", "full"))
             share = lora["trainable parameters"] / full["trainable parameters"]
-            parts.append(
-                f"`{model}_lora` trains {100 * share:.0f} % of the parameters of full fine-tuning and {held(pair, 'it')}"
-            )
-    pair = comparison(result, "gpt2_qlora", "gpt2_lora")
-    parts.append(f"with its base model in 4 bits, `gpt2_qlora` {held(pair, '`gpt2_lora`')}")
+            one = f"`{model}_lora` trains {100 * share:.0f} % of the parameters of full fine-tuning and"
+            parts.append(sentence(pair, one, "it"))
+    parts.append(sentence(comparison(result, "gpt2_qlora", "gpt2_lora"), "in 4 bits, `gpt2_qlora`", "`gpt2_lora`"))
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "." if not text.startswith("`") else text + "."
 
 
-def held(pair: dict[str, Any], pair_name: str) -> str:
-    """Return what a comparison says of the first model beside the other: is worse than it (-1.2 points)."""
-    return f"{SAID[pair['verdict']]} {pair_name} ({100 * pair['difference']:+.1f} points)"
-
-
 def advice(result: dict[str, Any]) -> str:
     """Return the sentence on which model is worth it here."""
-    pair = comparison(result, result["picked"], BASELINE)
-    seconds = result["costs"][BASELINE]["training, s"], result["costs"][result["picked"]]["training, s"]
-    times = f"{seconds[0]:.1f} s against {seconds[1]:,.0f} s of training"
+    adapter, baseline = (result["picked"][side] for side in ("adapter", "baseline"))
+    pair = comparison(result, adapter, baseline)
+    seconds = result["costs"][adapter]["training, s"]
     if pair["verdict"] == "better":
-        return f"Here the adapter is worth its cost ({times}) where {100 * pair['difference']:.1f} points matter."
-    return f"Here a language model is not worth its cost: the linear model takes {times}."
+        points = f"{100 * pair['difference']:.1f} points"
+        return f"Here the adapter is worth its {seconds:,.0f} s of training where {points} of accuracy matter."
+    return f"Here a language model is not shown to be worth its {seconds:,.0f} s of training: take {named(baseline)}."
 
 
 def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any]:
-    """Return the comparison of two models on all held-out complaints, an empty one where it was not made."""
-    pairs = result["held_out_comparisons"]
-    return next((pair for pair in pairs if (pair["one"], pair["other"]) == (one, other)), {})
+    """Return the declared comparison of two models."""
+    return next(pair for pair in result["comparisons"] if (pair["one"], pair["other"]) == (one, other))
 
 
 def sentences(result: dict[str, Any]) -> str:

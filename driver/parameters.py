@@ -17,6 +17,7 @@ RANGES = {  # of other parameters: a count from 1, a fraction from 0
     "MORE_ROWS": (0, math.inf),
     "DROPOUT": (0, 1),
     "LEARNING_RATE": (0, 1),
+    "CEILING": (0, 1),
 }
 OPTIONS = {"OUT": "--out DIR", "RUNS": "--seeds SEED … and --controls"}  # set by the driver, by way of these options
 

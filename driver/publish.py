@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from driver import Refused, findings, site
+from driver import Refused, site
 from driver.parameters import defaults, read_notebook, source
 from driver.scheduler import Job, state
 from driver.stages import NAMES, sweep_folder
@@ -21,7 +21,7 @@ FIGURE = "barplot_perfmetrics.png"
 FIGURES = {
     FIGURE: FIGURE,
     "06_accuracy.png": "accuracy.png",
-    "06_differences.png": "comparisons.png",
+    "06_comparisons.png": "comparisons.png",
     "06_cost.png": "cost.png",
 }
 
@@ -46,31 +46,34 @@ def table(rows: list[dict[str, str]], markdown: bool = False) -> str:
     return "\n".join("   ".join(line).rstrip() for line in padded)
 
 
+def interval(row: dict) -> str:
+    """Return a model's mean accuracy with its 95 % interval."""
+    low, high = row["interval"]
+    return f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+
+
 def score_rows(result: dict) -> list[dict[str, str]]:
-    """Return the test scores, a row a model, for the terminal."""
-    rows = []
-    for row in result["test"]:
-        low, high = row["intervals"]["accuracy"]
-        rows.append(
-            {
-                "model": row["name"],
-                "method": row["method"],
-                "accuracy (95 % interval)": f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})",
-                "over seeds": over_seeds(result["seeds"], row["name"]),
-                **{name: f"{row[name.lower()]:.3f}" for name in ("precision", "recall", "F1")},
-            }
-        )
-    return rows
+    """Return the scores on the held-out complaints, a row a model, for the terminal."""
+    return [
+        {
+            "model": row["name"],
+            "method": row["method"],
+            "seeds": f"{row['seeds']}",
+            "accuracy (95 % interval)": interval(row),
+            **{name: f"{row[name.lower()]:.3f}" for name in ("precision", "recall", "F1")},
+        }
+        for row in result["table"]
+    ]
 
 
 def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict[str, str]]:
-    """Return the front page's table: what was trained and the baselines worth it, on all held-out complaints, with costs."""
+    """Return the front page's table, with costs and the study's scores: no trained heads, no baseline below the keyword rule."""
+    least = next((row["accuracy"] for row in result["table"] if row["name"] == "keyword"), 0)
     rows = []
-    for row in result["held_out"]:
+    for row in result["table"]:
         name = row["name"]
-        if row["method"] not in ("baseline", "lora", "full", "qlora") or name == "majority":
+        if row["method"] == "head" or (row["method"] == "baseline" and row["accuracy"] < least):
             continue
-        low, high = row["intervals"]["accuracy"]
         cost = result["costs"][name]
         trained, seconds = cost.get("trainable parameters"), cost.get("training, s")
         study = original.get(name)
@@ -78,19 +81,20 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
             {
                 "model": f"`{name}`",
                 "trainable parameters": f"{trained:,.0f}" if trained else "",
-                "training, s": f"{seconds:,.1f}" if seconds else "",
-                f"accuracy on {result['held_out_texts']:,} held-out (95 %)": f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})",
-                "mean over seeds (sd)": over_seeds(result["held_out_seeds"], name),
-                "original study, 200 texts": f"{study['accuracy']:.3f}" if study else "",
+                "training, s": f"{seconds:,.0f}" if seconds else "",
+                f"accuracy on {result['held_out']:,} held-out, mean over {seeds(result)} (95 %)": interval(row),
+                "sd over seeds": f"{row['sd']:.3f}" if row["sd"] is not None else "",
+                "on the test set": f"{row['test']:.3f}",
+                "original study": f"{study['accuracy']:.3f}" if study else "",
             }
         )
     return rows
 
 
-def over_seeds(seeds: dict[str, dict[str, float]], name: str) -> str:
-    """Return the model's mean accuracy over its seeds, with their standard deviation; "" when it was trained once, or never."""
-    found = seeds.get(name, {"seeds": 1})
-    return f"{found['mean']:.3f} ({found['sd']:.3f}, {found['seeds']:.0f} seeds)" if found["seeds"] > 1 else ""
+def seeds(result: dict) -> str:
+    """Return over how many seeds each model was trained: 1 seed, 10 seeds."""
+    number = max(row["seeds"] for row in result["table"])
+    return f"{number} seed{'s' * (number > 1)}"
 
 
 def show_results(out: Path, root: Path, compare: bool) -> None:
@@ -102,13 +106,19 @@ def show_results(out: Path, root: Path, compare: bool) -> None:
         print(beside_published(result, read(published)))
 
 
+def first_text(path: Path) -> str:
+    """Return what the first page says of a result: where it comes from, what came out, the table."""
+    from driver import findings  # which imports pandas, a second that a run without news is spared
+
+    result = read(path)
+    return f"{provenance(result)}\n\n{findings.sentences(result)}\n\n{table(score_rows(result), markdown=True)}"
+
+
 def write_site(out: Path, root: Path) -> Path:
     """Write the run's pages for people without Jupyter, and return the first one's path; Refused when the disk does."""
-    path, text = out / "results" / RESULT, ""
-    if path.is_file():
-        result = read(path)
-        text = f"{provenance(result)}\n\n{findings.sentences(result)}\n\n{table(score_rows(result), markdown=True)}"
-    first = site.FirstPage("Lightweight fine-tuning, judged honestly", text, "06_comparing")
+    first = site.FirstPage(
+        "Lightweight fine-tuning, judged honestly", out / "results" / RESULT, first_text, "06_comparing"
+    )
     try:
         return site.write_site(out, NAMES, first)
     except OSError as error:
@@ -143,17 +153,17 @@ def beside_published(result: dict, published: dict) -> str:
 def sweep_scores(name: str, values: list[int | float], out: Path) -> dict[str, dict[str, list]]:
     """Return {model: {"value": […], "mean": […], "sd": […], "seeds": […]}}: accuracy on all held-out complaints, over the seeds.
 
-    The linear model has no seed of its own, so its sd is None, as is that of a model with a single training.
+    Of the baselines the best on validation is there. It has no seed, so its sd is None, as is that of a single training.
     """
     found: dict[str, dict[str, list]] = {}
     for value in values:
         result = read(out / sweep_folder(name, value) / "results" / RESULT)
-        linear = next(row["accuracy"] for row in result["held_out"] if row["name"] == "tfidf_logreg")
-        models = {"tfidf_logreg": {"mean": linear, "sd": None, "seeds": 1}} | result["held_out_seeds"]
-        for model, row in models.items():
-            columns = found.setdefault(model, {"value": [], "mean": [], "sd": [], "seeds": []})
-            for column, entries in columns.items():
-                entries.append(value if column == "value" else row[column])
+        for row in result["table"]:
+            if row["method"] != "baseline" or row["name"] == result["picked"]["baseline"]:
+                columns = found.setdefault(row["name"], {"value": [], "mean": [], "sd": [], "seeds": []})
+                own = {"value": value, "mean": row["accuracy"], "sd": row["sd"], "seeds": row["seeds"]}
+                for column, entries in columns.items():
+                    entries.append(own[column])
     return found
 
 
@@ -275,9 +285,14 @@ def provenance(result: dict) -> str:
 
 def front_page(result: dict, original: dict[str, dict[str, float]]) -> str:
     """Return what README says of a result: where it comes from, what came out, the figure, the table."""
+    from driver import findings  # as above
+
     models = "miniature" if result["mini"] else "full-size"
-    figure = f"![Accuracy, precision, recall and F1 of all {models} models on the test set, coloured by method, with 95 % intervals](plots/{FIGURE})"
-    note = "An interval covers the draw of the held-out texts, the standard deviation the seeds; neither covers the draw of the training set."
+    figure = f"![Accuracy, precision, recall and F1 of all {models} models on the held-out complaints, coloured by method, a dot a seed](plots/{FIGURE})"
+    note = (
+        "An interval covers the draw of the held-out complaints and, where there are several, of the seeds. It does not cover "
+        "the draw of the training set, which all share. *On the test set* is for comparison with the original study alone."
+    )
     parts = [
         provenance(result),
         findings.sentences(result),

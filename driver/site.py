@@ -1,21 +1,23 @@
 """The site of a run: its executed notebooks as pages that need neither Jupyter nor a network, from OUT/site/index.html on."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from helpers.files import sha256, write_whole
 
-CODE = [Path(__file__).with_name(name) for name in ("site.py", "page.py", "site.css")]
+CODE = [Path(__file__).with_name(name) for name in ("site.py", "page.py", "site.css", "publish.py", "findings.py")]
 
 
 @dataclass(frozen=True)
 class FirstPage:
-    """What the first page shows: a title, Markdown (the result table), and the figures of one of the notebooks."""
+    """What the first page shows: a title, Markdown made of a result file when the page is written, and a notebook's figures."""
 
     title: str
-    text: str
+    result: Path
+    text: Callable[[Path], str]
     figures_of: str
 
 
@@ -31,8 +33,9 @@ def write_site(out: Path, notebooks: list[str], first: FirstPage) -> Path:
     last and says what all were made of, so a site whose writing was interrupted is written again.
     """
     ran = [name for name in notebooks if executed(name, out).is_file()]
-    files = [sha256(path) for path in [*CODE, *(executed(name, out) for name in ran)]]
-    made_of = hashlib.sha256(repr((notebooks, ran, first, files)).encode()).hexdigest()
+    made = [path for path in (first.result, *(executed(name, out) for name in ran)) if path.is_file()]
+    about = (notebooks, ran, first.title, first.figures_of, [sha256(path) for path in [*CODE, *made]])
+    made_of = hashlib.sha256(repr(about).encode()).hexdigest()
     paths = {name: out / f"site/{name}.html" for name in [*ran, "index"]}
     if not (all(path.is_file() for path in paths.values()) and made_of.encode() in paths["index"].read_bytes()):
         texts = pages(out, notebooks, ran, first, made_of)
@@ -49,7 +52,8 @@ def pages(out: Path, notebooks: list[str], ran: list[str], first: FirstPage, mad
 
     read = {name: page.read(executed(name, out)) for name in ran}
     titles = {"index": escape(first.title)} | {name: page.title(notebook) for name, notebook in read.items()}
-    top = page.markdown(f"# {first.title}\n\n{first.text}", ran)
+    text = first.text(first.result) if first.result.is_file() else ""
+    top = page.markdown(f"# {first.title}\n\n{text}", ran)
     shown = page.figures(read[first.figures_of]) if first.figures_of in read else ""
     exporter, style = page.exporter(ran), page.style()
     bodies = {"index": f"{top}\n{contents(notebooks, titles)}\n{shown}"}

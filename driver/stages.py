@@ -52,31 +52,39 @@ def stage(name: str, needs: tuple[str, ...], *makes: str) -> Stage:
 
 
 DATA = ("01_data", "02_test_data")
-TRAININGS = ("03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora")  # run once for each seed
+ADAPTERS = ("03_distilbert_lora", "04_gpt2_lora")  # to which controls belong
+TRAININGS = (*ADAPTERS, "05_gpt2_qlora")  # run once for each seed, as the controls are
+CONTROLS = ("appendix_rates", "appendix_controls")  # run where they are asked for
 STAGES = (
     stage("01_data", (), "data/pool.parquet", "data/train.parquet"),
     stage("02_test_data", ("01_data",), "data/held_out.parquet"),
     stage("03_distilbert_lora", DATA, "models/03_distilbert_lora/*"),
     stage("04_gpt2_lora", (*DATA, "03_distilbert_lora"), "models/04_gpt2_lora/*"),
     stage("05_gpt2_qlora", (*DATA, "04_gpt2_lora"), "models/05_gpt2_qlora/*"),
-    stage("controls", (*DATA, "03_distilbert_lora", "04_gpt2_lora"), "models/controls/*/*"),  # with --controls
+    stage("appendix_rates", (*DATA, *ADAPTERS)),  # this and the next with --controls
+    stage("appendix_controls", (*DATA, *ADAPTERS, "appendix_rates"), "models/appendix_controls/*/*"),
     stage("06_comparing", DATA, "results/predictions.parquet", "plots/barplot_perfmetrics.png"),  # and all its RUNS
     stage("appendix_confidence", (*DATA, "06_comparing")),
-    stage("appendix_errors", (*DATA, "06_comparing")),
+    stage("appendix_errors", (*DATA, "06_comparing")),  # and all RUNS
 )
 NAMES = [stage.name for stage in STAGES]
 
 
 def series(seeds: Sequence[int] = (), controls: bool = False) -> list[Stage]:
-    """Return all stages in an order in which they can run: the first seed's at the top, each other's in seeds/SEED/."""
-    *first, controlled, last, confidence, errors = STAGES
+    """Return all stages in an order in which they can run: the first seed's at the top, each other's in seeds/SEED/.
+
+    The learning-rate map is made once, with the first seed, for the controls of all seeds.
+    """
     first_seed = {"SEED": seeds[0]} if seeds else {}
-    trainings = [replace(stage, values=first_seed) for stage in first if stage.name in TRAININGS]
-    more = [s.in_folder(f"seeds/{seed}", TRAININGS, {"SEED": seed}) for seed in seeds[1:] for s in trainings]
-    judged = [*trainings, *more, *([replace(controlled, values=first_seed)] if controls else [])]
-    runs = [stage.name for stage in judged]
+    first = {s.name: replace(s, values=first_seed) for s in STAGES if s.name in (*TRAININGS, *CONTROLS)}
+    seeded = (*TRAININGS, "appendix_controls") if controls else TRAININGS
+    more = [first[s].in_folder(f"seeds/{seed}", seeded, {"SEED": seed}) for seed in seeds[1:] for s in seeded]
+    runs = [*seeded, *(stage.name for stage in more)]
+    trained = [stage for name, stage in first.items() if name in TRAININGS or controls]
+    last, confidence, errors = STAGES[-3:]
     last = replace(last, needs=(*last.needs, *runs), values={"RUNS": runs})
-    return [*first[:2], *judged, last, confidence, errors]
+    errors = replace(errors, needs=(*errors.needs, *runs))
+    return [*STAGES[:2], *trained, *more, last, confidence, errors]
 
 
 def sweep_folder(name: str, value: object) -> str:

@@ -76,7 +76,7 @@ def make_tokenizer(kind: str, narratives: list[str], recipe: Recipe) -> PreTrain
             f"##{character}" for character in characters(tokenizer, narratives)
         ]  # in a fixed order: else it follows a hash
         special["special_tokens"] = [*SPECIAL[kind], *inner]
-        trainer = trainers.WordPieceTrainer(min_frequency=2, **special)
+        trainer = trainers.WordPieceTrainer(min_frequency=3, **special)
         names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL[kind]}
     else:
         tokenizer = Tokenizer(models.BPE())

@@ -1,7 +1,8 @@
 """Invented consumer complaints, written in the raw 18-column schema of the CFPB database.
 
-Every complaint comes from the grammar in grammar.txt: no sentence is taken from a real complaint, and every
-company but the study's own is fictitious. The same seed gives the same bytes.
+Every complaint comes from the grammar in grammar.txt: no sentence is taken from a real complaint, and every company but
+the study's own is fictitious. Its sentences are frames of many short parts, each with many alternatives, so that two
+complaints hardly share five words in a row. The same seed gives the same bytes.
 """
 
 import datetime
@@ -16,7 +17,7 @@ from helpers.files import write_whole
 
 STUDY_COMPANY = "BANK OF AMERICA, NATIONAL ASSOCIATION"
 COMPANIES = {  # company: what its customers call it
-    STUDY_COMPANY: "Bank of America|Bank of America|BOA|BofA|B of A|BOFA|XXXX|the bank",
+    STUDY_COMPANY: "Bank of America|BOA|BOA|BofA|BofA|B of A|BOFA|XXXX|the bank|this bank|my bank",
     "QUILLFEN EXAMPLE BANK, N.A.": "Quillfen|Quillfen Bank|the bank|this bank|XXXX",
     "Oakmoss & Finch Savings (fictitious)": "Oakmoss|Oakmoss and Finch|the bank|XXXX",
     "SAMPLE CITY CREDIT UNION": "Sample City|the credit union|XXXX",
@@ -69,7 +70,7 @@ PRODUCTS = {  # product: (its name in the grammar, sub-products, issues)
 CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"
 OTHER_PRODUCTS = [product for product in PRODUCTS if product not in (CARD, MORTGAGE)]
 
-STUDY_ROWS = {CARD: 1300, MORTGAGE: 1250}  # the study's company, copies and a blank text each included
+STUDY_ROWS = {CARD: 1820, MORTGAGE: 1800}  # the study's company, copies and a blank text each included
 COPIES = {"exact": 5, "restyled": 5, "near": 8}  # per product of the study
 ELSEWHERE_ROWS = 420  # complaints about cards, and about mortgages, that other companies received
 OTHER_ROWS = {"study": 40, "elsewhere": 85}  # complaints about each other product
@@ -77,11 +78,12 @@ SILENT_ROWS = 1860  # rows without a narrative
 
 WRONG_PRODUCT = 0.015  # share of complaints filed under the other product of the study
 UNDECIDABLE = 0.02  # share of complaints that name no product
-SUBTLE = 0.06  # share of complaints that only hint at one
-OPENS = 0.9  # share of the other complaints that open with the product
-NAMES = 0.45  # share of the other complaints that name it once more
-MENTIONS_OTHER = 0.25  # share of the other complaints that mention the other product
-TELLS_OTHER = 0.16  # share of the other complaints that tell a story about it too
+SUBTLE = 0.03  # share of complaints that only hint at one
+OPENS = 0.93  # share of the other complaints that open with the product
+NAMES = 0.55  # share of the other complaints that name it once more
+MENTIONS_OTHER = 0.12  # share of the other complaints that mention the other product
+TELLS_OTHER = 0.05  # share of the other complaints that tell a story about it too
+LEADS, TAILS = 0.3, 0.35  # shares of the sentences that something leads up to, and that something follows
 
 COLUMNS = [
     "Date received",
@@ -105,36 +107,28 @@ COLUMNS = [
 ]
 SCHEMA = pa.schema([(name, pa.int64() if name == "Complaint ID" else pa.string()) for name in COLUMNS])
 
-HOLE = re.compile(r"<(\w+)>|\(([^()]*)\)")  # <rule> or (one|of|these)
-TYPOS = {
-    "received": "recieved",
-    "receive": "recieve",
-    "address": "adress",
-    "definitely": "definately",
-    "their": "there",
-    "separate": "seperate",
-    "until": "untill",
-    "because": "becuase",
-    "interest": "intrest",
-    "paid": "payed",
-    "would": "woud",
-    "never": "nevr",
-    "account": "acount",
-    "customer": "costumer",
-    "payment": "paymet",
-    "mortgage": "morgage",
-    "credit": "creidt",
-    "statement": "statment",
-    "which": "wich",
-    "don't": "dont",
-    "can't": "cant",
-    "didn't": "didnt",
-}
+HOLE = re.compile(r"<([\w.]+)>|\(([^()]*)\)|\[([^][]*)\]")  # <rule>, (one|of|these), or [this or nothing]
+PART = re.compile(r"<(paper|sum|matter|deed|did)>")  # what a story takes from its topic
+TIMED = re.compile(r"<(when|times|span|by|wish|\w+_\w+|\S+\.(deed|did))>")  # what may tell when, and how often
 FILLERS = ["also", "again", "still", "really", "just", "already", "even", "only"]
 
 
+def ceiling() -> float:
+    """Return the best accuracy that anyone can expect: all but the wrong labels, and half of what cannot be decided."""
+    return (1 - UNDECIDABLE) * (1 - WRONG_PRODUCT) + UNDECIDABLE / 2
+
+
+def planted(seed: int = 0) -> dict[str, str]:
+    """Return {narrative: "wrong label" or "undecidable"} of the study's complaints that have something planted.
+
+    The file of the same seed does not tell which they are: this is for tests, and for judging what claims to find them.
+    """
+    found = narratives(random.Random(seed))
+    return {text: truth for company, _, text, truth in found if text and truth and company == STUDY_COMPANY}
+
+
 def write_complaints(path: Path, seed: int = 0) -> Path:
-    """Write about 6,000 invented complaints to a Parquet file, whole or not at all, and return its path."""
+    """Write about 7,000 invented complaints to a Parquet file, whole or not at all, and return its path."""
     table = pa.Table.from_pylist(complaints(random.Random(seed)), schema=SCHEMA)
     write_whole(path, lambda temporary: pq.write_table(table, temporary))
     return path
@@ -142,21 +136,27 @@ def write_complaints(path: Path, seed: int = 0) -> Path:
 
 def complaints(rng: random.Random) -> list[dict]:
     """Return all rows, shuffled, each with its own Complaint ID."""
-    seen = set()
-    pairs = []  # (company, product, narrative)
+    found = narratives(rng)
+    rng.shuffle(found)
+    numbers = rng.sample(range(3_000_000, 8_000_000), len(found))
+    return [row(*each[:3], number, rng) for each, number in zip(found, numbers, strict=True)]
+
+
+def narratives(rng: random.Random) -> list[tuple[str, str, str | None, str]]:
+    """Return (company, product, text, what is planted) of all rows; the last is "" where nothing is."""
+    seen: set[str] = set()
+    found: list[tuple[str, str, str | None, str]] = []
     for product, count in STUDY_ROWS.items():
         fresh = [complaint(STUDY_COMPANY, product, seen, rng) for _ in range(count - sum(COPIES.values()) - 1)]
-        pairs += [(STUDY_COMPANY, product, text) for text in [*fresh, *copies(fresh, rng), "  \n"]]
+        found += [(STUDY_COMPANY, product, *each) for each in [*fresh, *copies(fresh, rng), ("  \n", "")]]
     orders = [("elsewhere", product, ELSEWHERE_ROWS) for product in STUDY_ROWS]
     orders += [(where, product, count) for where, count in OTHER_ROWS.items() for product in OTHER_PRODUCTS]
     for where, product, count in orders:
         for _ in range(count):
             company = STUDY_COMPANY if where == "study" else rng.choice(OTHER_COMPANIES)
-            pairs.append((company, product, complaint(company, product, seen, rng)))
-    pairs += [(rng.choice(list(COMPANIES)), rng.choice(list(PRODUCTS)), None) for _ in range(SILENT_ROWS)]
-    rng.shuffle(pairs)
-    numbers = rng.sample(range(3_000_000, 8_000_000), len(pairs))
-    return [row(*pair, number, rng) for pair, number in zip(pairs, numbers, strict=True)]
+            found.append((company, product, *complaint(company, product, seen, rng)))
+    silent = range(SILENT_ROWS)
+    return found + [(rng.choice(list(COMPANIES)), rng.choice(list(PRODUCTS)), None, "") for _ in silent]
 
 
 def row(company: str, product: str, narrative: str | None, number: int, rng: random.Random) -> dict:
@@ -191,18 +191,23 @@ def row(company: str, product: str, narrative: str | None, number: int, rng: ran
     }
 
 
-def complaint(company: str, product: str, seen: set[str], rng: random.Random) -> str:
-    """Return a complaint about the product (rarely the wrong one), unlike all in `seen`, and add its words to `seen`."""
+def complaint(company: str, product: str, seen: set[str], rng: random.Random) -> tuple[str, str]:
+    """Return a complaint about the product, unlike all in `seen`, and what is planted in it; add its words to `seen`."""
     about = {CARD: "card", MORTGAGE: "mortgage"}.get(product)
-    if about and rng.random() < WRONG_PRODUCT:
+    truth = "wrong label" if about and rng.random() < WRONG_PRODUCT else ""
+    if about and truth:
         about = other(about)
     rules = GRAMMAR | {"bank": COMPANIES[company].split("|")}
     while True:
-        parts = plan(about, rng) if about else plain_plan(PRODUCTS[product][0], rng)
-        text = styled([expand(part, rules, rng) for part in parts], rng)
+        hidden = about is not None and rng.random() < UNDECIDABLE
+        if hidden:
+            parts = shared_sentences(rng.randint(2, 6), rng)
+        else:
+            parts = plan(about, rng) if about else plain_plan(PRODUCTS[product][0], rng)
+        text = styled([expand(surrounded(part, rng), rules, rng) for part in parts], rng)
         if plain_words(text) not in seen:
             seen.add(plain_words(text))
-            return text
+            return text, "undecidable" if hidden else truth
 
 
 def other(about: str) -> str:
@@ -211,18 +216,14 @@ def other(about: str) -> str:
 
 
 def plan(about: str, rng: random.Random) -> list[str]:
-    """Return the unexpanded sentences of a complaint about "card" or "mortgage", which may hide it or name both."""
-    chance = rng.random()
-    if chance < UNDECIDABLE:
-        return shared_sentences(rng.randint(2, 6), rng)
-    if chance < UNDECIDABLE + SUBTLE:
+    """Return the unexpanded sentences of a complaint about "card" or "mortgage", which may only hint at it or name both."""
+    if rng.random() < SUBTLE:
         hints = rng.sample(GRAMMAR[f"{about}_hint"], rng.randint(1, 2))
         return scattered(hints, shared_sentences(rng.randint(2, 6), rng), rng)
     parts = plain_plan(about, rng)
     chance = rng.random()
     if chance < TELLS_OTHER:
-        topic = rng.choice(TOPICS[other(about)])
-        told = rng.sample(GRAMMAR[topic], min(len(GRAMMAR[topic]), max(1, len(parts) // 3)))
+        told = stories([rng.choice(TOPICS[other(about)])], max(1, len(parts) // 3), rng)
         parts = [*parts[:-1], f"<{other(about)}_aside>", *told, parts[-1]]
     elif chance < TELLS_OTHER + MENTIONS_OTHER:
         parts.insert(rng.randrange(len(parts) + 1), f"<{other(about)}_aside>")
@@ -231,10 +232,9 @@ def plan(about: str, rng: random.Random) -> list[str]:
 
 def plain_plan(about: str, rng: random.Random) -> list[str]:
     """Return the unexpanded sentences of a straightforward complaint: opening, topics, general grievances, a wish."""
-    length = min(40, max(1, round(rng.lognormvariate(1.5, 0.62))))
-    topics = rng.sample(TOPICS[about], min(len(TOPICS[about]), 1 + (length > 7)))
-    stories = [sentence for topic in topics for sentence in GRAMMAR[topic]]
-    story = rng.sample(stories, min(len(stories), max(1, round(length * rng.uniform(0.35, 0.65)))))
+    length = min(30, max(1, round(rng.lognormvariate(1.15, 0.6))))
+    topics = rng.sample(TOPICS[about], min(len(TOPICS[about]), 1 + (length > 6)))
+    story = stories(topics, max(1, round(length * rng.uniform(0.45, 0.75))), rng)
     parts = scattered(story, shared_sentences(length - len(story), rng), rng)
     if about in ("card", "mortgage") and rng.random() < NAMES:
         parts.insert(rng.randrange(len(parts) + 1), f"<{about}_named>")
@@ -242,9 +242,14 @@ def plain_plan(about: str, rng: random.Random) -> list[str]:
     return opening + parts + ["<wish>"] * (rng.random() < 0.6)
 
 
+def stories(topics: list[str], count: int, rng: random.Random) -> list[str]:
+    """Return so many unexpanded sentences of a story, each about one of the topics."""
+    return [PART.sub(rf"<{rng.choice(topics)}.\1>", frame) for frame in rng.sample(GRAMMAR["story"], count)]
+
+
 def shared_sentences(count: int, rng: random.Random) -> list[str]:
-    """Return so many unexpanded sentences that fit any product, at most one of each template."""
-    return rng.sample(GRAMMAR["shared"], min(count, len(GRAMMAR["shared"])))
+    """Return so many unexpanded sentences that fit any product, at most one of each frame."""
+    return rng.sample(GRAMMAR["shared"], count)
 
 
 def scattered(first: list[str], second: list[str], rng: random.Random) -> list[str]:
@@ -255,20 +260,42 @@ def scattered(first: list[str], second: list[str], rng: random.Random) -> list[s
     return [next(sources[slot]) for slot in slots]
 
 
+def surrounded(sentence: str, rng: random.Random) -> str:
+    """Return the unexpanded sentence, sometimes with words that lead up to it or follow it."""
+    if sentence == "<wish>":
+        return sentence
+    if rng.random() < LEADS and not sentence.endswith("_open>"):
+        sentence = fitting(GRAMMAR["lead"], sentence, rng) + ", " + sentence
+    return sentence + fitting(GRAMMAR["tail"], sentence, rng) * (rng.random() < TAILS and not sentence.endswith("?"))
+
+
+def fitting(choices: list[str], sentence: str, rng: random.Random) -> str:
+    """Return one of the choices: where the sentence may tell a time, one that does not."""
+    timed = TIMED.search(sentence)
+    return rng.choice([choice for choice in choices if not (timed and TIMED.search(choice))])
+
+
 def expand(text: str, rules: dict[str, list[str]], rng: random.Random) -> str:
-    """Return the text with every <rule> and every (one|of|these) replaced until none is left."""
+    """Return the text with every <rule>, (one|of|these) and [this or nothing] replaced until none is left."""
 
     def pick(hole: re.Match) -> str:
-        return rng.choice(rules[hole[1]] if hole[1] else hole[2].split("|"))
+        rule, choices, perhaps = hole.groups()
+        if perhaps is not None:
+            return perhaps * (rng.random() < 0.5)
+        return rng.choice(rules[rule] if rule else choices.split("|"))
 
     while HOLE.search(text):
         text = HOLE.sub(pick, text)
-    return text
+    text = re.sub(r" +(?=[ ,?.])", "", text).strip()
+    text = re.sub(r"\ba (?=(?!one|us|uni)[aeiouAEIOU])", "an ", text)
+    return text if text.endswith("?") else text + "."
 
 
 def styled(sentences: list[str], rng: random.Random) -> str:
-    """Return the sentences as one text in its writer's hand: capitals or none, misspellings, paragraphs."""
+    """Return the sentences as one text in its writer's hand: contractions, capitals or none, misspellings, paragraphs."""
     sentences = [sentence[0].upper() + sentence[1:] for sentence in sentences]
+    if rng.random() < 0.5:
+        sentences = [CONTRACTED.sub(lambda found: CONTRACTIONS[found[0]], sentence) for sentence in sentences]
     if rng.random() < 0.3:
         shout = rng.randrange(len(sentences))
         sentences[shout] = sentences[shout].upper() if rng.random() < 0.5 else sentences[shout][:-1] + "!!!"
@@ -279,12 +306,12 @@ def styled(sentences: list[str], rng: random.Random) -> str:
     return text.lower().replace("xx", "XX") if chance < 0.06 else text.upper() if chance < 0.08 else text
 
 
-def copies(texts: list[str], rng: random.Random) -> list[str]:
-    """Return exact, restyled and near-duplicates of some of the longer texts, of no text two."""
-    originals = rng.sample([text for text in texts if len(text.split()) >= 50], sum(COPIES.values()))
+def copies(fresh: list[tuple[str, str]], rng: random.Random) -> list[tuple[str, str]]:
+    """Return exact, restyled and near-duplicates of some of the longer texts, of no text two, with what is planted there."""
+    originals = rng.sample([each for each in fresh if len(each[0].split()) >= 50], sum(COPIES.values()))
     kinds = [kind for kind, count in COPIES.items() for _ in range(count)]
     change = {"exact": lambda text: text, "restyled": restyled, "near": lambda text: reworded(text, rng)}
-    return [change[kind](text) for kind, text in zip(kinds, originals, strict=True)]
+    return [(change[kind](text), truth) for kind, (text, truth) in zip(kinds, originals, strict=True)]
 
 
 def restyled(text: str) -> str:
@@ -306,15 +333,24 @@ def plain_words(text: str) -> str:
 
 
 def read_grammar(text: str) -> dict[str, list[str]]:
-    """Return {rule: alternatives}: blank lines divide rules, a name heads each, an indented line goes on."""
-    blocks = (block.splitlines() for block in text.strip().replace("\n  ", " ").split("\n\n"))
-    return {name.removesuffix(":"): alternatives for name, *alternatives in blocks}
+    """Return {rule: alternatives}: "name: one|other", an indented line going on, or "name:" and a line for each.
+
+    Blank lines, and lines that begin with #, are left out.
+    """
+    lines = "\n".join(line for line in text.splitlines() if line and line[0] != "#").replace("\n  ", "")
+    parts = re.split(r"(?m)^([\w.]+):", lines)[1:]
+    return {
+        name: rest.strip().splitlines() if rest[0] == "\n" else re.split(r"\|(?![^()]*\))", rest.strip())
+        for name, rest in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 GRAMMAR_FILE = Path(__file__).with_name("grammar.txt")
 GRAMMAR = read_grammar(GRAMMAR_FILE.read_text(encoding="utf-8"))
+CONTRACTIONS, TYPOS = (dict(pair.split("=") for pair in GRAMMAR.pop(name)) for name in ("contractions", "typos"))
+CONTRACTED = re.compile("|".join(rf"\b{long}\b" for long in CONTRACTIONS))
 
 TOPICS = {
-    about: [rule for rule in GRAMMAR if re.fullmatch(rf"{about}_(?!open|named|aside|hint).+", rule)]
+    about: sorted({rule.split(".")[0] for rule in GRAMMAR if re.match(rf"{about}_\w+\.", rule)})
     for about, _, _ in PRODUCTS.values()
 }

@@ -264,6 +264,11 @@ def test_overlap_finds_each_kind_of_copy():
     )
 
 
-def test_normalise_and_masking_leave_words_only():
+def test_normalise_leaves_words_only():
     assert normalise("  They charged {$35.00}!! ") == "they charged 35 00"
-    assert mask_words(["Card, cards and CARD."], ["card"]) == ["____, cards and ____."]
+
+
+def test_masked_words_become_what_the_bureau_writes_and_an_empty_mask_deletes_them():
+    text = ["Card, cards and my CARD."]
+    assert mask_words(text, ["card"]) == ["XXXX, cards and my XXXX."]
+    assert mask_words(text, ["card", "my"], mask="") == [", cards and."]

@@ -6,71 +6,88 @@ from pathlib import Path
 import pytest
 
 from driver import findings
+from helpers.scores import SAID, VERDICTS, sentence
 
 ROOT = Path(__file__).parents[1]
 
 
-def result(verdict="not significant", difference=0.0, controls=True):
+def result(verdict="undecided", difference=0.0, controls=True, seeds=5):
     """Return a result in which every comparison has this verdict."""
     names = {"tfidf_logreg": "baseline", "distilbert_lora": "lora", "gpt2_lora": "lora", "gpt2_qlora": "qlora"}
-    pairs = [("gpt2_qlora", "gpt2_lora"), ("gpt2_lora", "tfidf_logreg")]
-    if controls:
-        names |= {"distilbert_full": "full", "gpt2_full": "full"}
-        pairs += [("distilbert_lora", "distilbert_full"), ("gpt2_lora", "gpt2_full")]
+    names |= {"distilbert_full": "full", "gpt2_full": "full"} if controls else {}
     rows = [
-        {"name": name, "method": method, "accuracy": 0.9, "intervals": {"accuracy": [0.88, 0.92]}}
+        {
+            "name": name,
+            "method": method,
+            "accuracy": 0.9,
+            "interval": [0.88, 0.92],
+            "seeds": 1 + (seeds - 1) * (method != "baseline"),
+        }
         for name, method in names.items()
     ]
     costs = {
         name: {"trainable parameters": 1000 if method == "full" else 50, "training, s": 30.0}
         for name, method in names.items()
     }
-    costs["tfidf_logreg"] = {"training, s": 1.5}
-    told = [{"one": a, "other": b, "verdict": verdict, "difference": difference} for a, b in pairs]
+    pairs = [("gpt2_qlora", "gpt2_lora"), ("gpt2_lora", "tfidf_logreg")]
+    pairs += [("distilbert_lora", "distilbert_full"), ("gpt2_lora", "gpt2_full")]
+    told = {
+        "margin": 0.02,
+        "difference": difference,
+        "low": difference - 0.01,
+        "high": difference + 0.01,
+        "seeds": seeds,
+    }
     return {
-        "held_out": rows,
-        "held_out_texts": 1200,
-        "picked": "gpt2_lora",
+        "table": rows,
+        "held_out": 1200,
+        "picked": {"adapter": "gpt2_lora", "baseline": "tfidf_logreg"},
         "costs": costs,
-        "held_out_comparisons": told,
+        "comparisons": [
+            {"one": a, "other": b, **told, "verdict": verdict if controls or "full" not in b else "not run"}
+            for a, b in pairs
+        ],
     }
 
 
 @pytest.mark.parametrize(
     ("verdict", "difference", "says", "advice"),
     [
-        ("better", 0.021, "is better than the linear model (+2.1 points)", "worth its cost (1.5 s against 30 s"),
-        ("worse", -0.034, "is worse than the linear model (-3.4 points)", "is not worth its cost"),
-        (
-            "not significant",
-            0.004,
-            "is not significantly different from the linear model (+0.4",
-            "is not worth its cost",
-        ),
+        ("better", 0.021, "is better than the baseline (+2.1 points, 90 % interval +1.1 to +3.1)", "worth its 30 s of training where 2.1 points"),
+        ("worse within the margin", -0.014, "but not shown to be so by more than 2 points (-1.4 points", "is not shown to be worth"),
+        ("equivalent within the margin", 0.004, "is equivalent to the baseline within 2 points (+0.4", "is not shown to be worth"),
+        ("undecided", -0.015, "may be worse than the baseline by more than 2 points, or better", "take the linear model"),
     ],
-    ids=["better", "worse", "undecided"],
-)
+    ids=["better", "worse", "equivalent", "undecided"],
+)  # fmt: skip
 def test_the_verdict_decides_what_is_said_of_quality_and_of_worth(verdict, difference, says, advice):
     text = findings.sentences(result(verdict, difference))
     assert says in text and advice in text
-    assert "On 1,200 held-out complaints" in text and "0.900 (95 % interval 0.880 to 0.920)" in text
+    assert "On 1,200 held-out complaints" in text and "0.900 (95 % interval 0.880 to 0.920, 5 seeds)" in text
 
 
-@pytest.mark.parametrize(
-    ("verdict", "held"), [("worse", "is worse than"), ("not significant", "is not significantly different from")]
-)
-def test_what_lora_saves_stands_beside_whether_the_quality_holds(verdict, held):
+def test_there_is_a_sentence_for_every_verdict_and_one_seed_is_said_to_be_one():
+    assert SAID.keys() == VERDICTS.keys() | {"not run"}
+    row = {"margin": 0.02, "difference": 0.01, "low": 0.0, "high": 0.02, "seeds": 1}
+    told = [sentence(row | {"verdict": verdict}, "one", "other") for verdict in SAID]
+    assert len(set(told)) == len(SAID) and all(text.startswith("one ") and "other" in text for text in told)
+    assert all("one seed, so this is about these two trained models" in text for text in told[:-1])
+    assert "one seed" not in sentence(row | {"verdict": "better", "seeds": 5}, "one", "other")
+
+
+@pytest.mark.parametrize("verdict", ["worse by more than the margin", "equivalent within the margin"])
+def test_what_lora_saves_stands_beside_whether_the_quality_holds(verdict):
     text = findings.cost(result(verdict, -0.01))
     assert text.count("trains 5 % of the parameters of full fine-tuning") == 2
-    assert text.count(held) == 3 and text.count("(-1.0 points)") == 3
+    assert text.count(SAID[verdict].split(" {")[0]) == 3 and text.count("(-1.0 points") == 3
 
 
 def test_without_controls_only_the_comparison_that_was_made_is_told():
     text = findings.cost(result(controls=False))
-    assert text.startswith("With its base model in 4 bits, `gpt2_qlora`") and "full fine-tuning" not in text
+    assert text.startswith("In 4 bits, `gpt2_qlora`") and "full fine-tuning" not in text
 
 
 def test_the_published_result_can_be_told_in_sentences():
     published = json.loads((ROOT / "results/offline_demo.json").read_text())
     text = findings.sentences(published)
-    assert f"{published['held_out_texts']:,}" in text and published["picked"] in text and text.count(".") > 3
+    assert f"{published['held_out']:,}" in text and published["picked"]["adapter"] in text and text.count(".") > 3

@@ -152,7 +152,7 @@ def test_all_notebooks_run_and_the_results_name_the_hubs_data_and_models(full_ru
     both = ["distilbert-base-uncased", "gpt2"]
     assert [result["models"] for result in results.values()] == [
         both,
-        [],
+        both,
         both[:1],
         both[1:],
         both[1:],

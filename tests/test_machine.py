@@ -3,12 +3,15 @@
 import os
 import threading
 import time
+import types
 
 import numpy as np
 import psutil
 import pytest
 import torch
 
+from helpers import machine
+from helpers.files import MB
 from helpers.machine import Computing, choose_computing, measured, numerics, settle
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -96,17 +99,88 @@ def test_what_numbers_depend_on_is_recorded(monkeypatch):
     assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
 
 
-def test_what_a_block_costs_is_its_own_time_and_the_most_memory_meanwhile(monkeypatch):
+def test_what_a_block_costs_is_its_own_time_and_the_rise_of_memory_over_its_start(monkeypatch):
     looking, memory_info = threading.Event(), psutil.Process.memory_info
     monkeypatch.setattr(psutil.Process, "memory_info", lambda process: looking.set() or memory_info(process))
-    with measured() as before:
-        time.sleep(0.05)
+    before = np.ones(40_000_000)  # 305 MB, of which the block knows nothing
     with measured() as cost:
         time.sleep(0.2)
-        large = np.ones(40_000_000)  # 305 MB
+        large = np.ones(40_000_000)
         for _ in range(2):  # the first look may be on its way still
             looking.clear()
             assert looking.wait(60)
         del large
-    assert 0.05 <= before["seconds"] < 60 and 0.2 <= cost["seconds"] < 60
-    assert 250 < cost["memory_mb"]["host"] - before["memory_mb"]["host"] < 400
+    assert len(before) and 0.2 <= cost["seconds"] < 60 and 250 < cost["memory_mb"]["host"] < 400
+    with measured() as cost:
+        del before
+    assert cost["memory_mb"]["host"] < 50 and cost["energy_wh"] is None
+
+
+def test_on_a_card_memory_is_the_rise_of_what_torch_allocates(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 500 * MB)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1_700 * MB)
+    monkeypatch.setattr(machine, "energy_counters", list)
+    with measured() as cost:
+        pass
+    assert cost["memory_mb"]["cuda"] == 1_200
+
+
+def processor(folder, number, name, joules, wraps_at=1000):
+    """Let a processor's counter stand at so many joules, as Linux writes it."""
+    zone = folder / f"intel-rapl:{number}"
+    zone.mkdir(parents=True, exist_ok=True)
+    for file, text in (("name", name), ("energy_uj", joules * 10**6), ("max_energy_range_uj", wraps_at * 10**6)):
+        (zone / file).write_text(f"{text}\n")
+
+
+def test_energy_is_what_the_processors_count_and_unknown_where_none_may_be_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "POWERCAP", tmp_path)
+    processor(tmp_path, "0", "package-0", 100)
+    processor(tmp_path, "0:0", "core", 100)  # a part of it
+    processor(tmp_path, "1", "package-1", 900)
+    processor(tmp_path, "2", "psys", 100)  # all of the computer, the packages included
+    (tmp_path / "intel-rapl:3").mkdir()  # not to be read
+    with measured() as cost:
+        for number, joules in (("0", 460), ("0:0", 400), ("1", 260), ("2", 999)):  # the second package's began anew
+            processor(tmp_path, number, f"package-{number}", joules)
+    assert cost["energy_wh"] == pytest.approx((360 + 360) / 3600)
+    monkeypatch.setattr(machine, "POWERCAP", tmp_path / "none")
+    with measured() as cost:
+        pass
+    assert cost["energy_wh"] is None
+
+
+class Nvml:
+    """NVIDIA's library with one card, whose counter stands at `millijoules`; another card is not found."""
+
+    def __init__(self):
+        self.millijoules, self.found = 5_000, True
+
+    def nvmlInit_v2(self):
+        """Return that all is well."""
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid, card):
+        """Note whether it is the card that there is."""
+        self.found = uuid == b"GPU-1-2-3"
+        return 0 if self.found else 6
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, card, spent):
+        """Write down what the card has spent, if there is one."""
+        spent._obj.value = self.millijoules
+        return 0 if self.found else 1
+
+
+def test_energy_of_the_card_in_use_is_counted_where_nvml_reports_it(monkeypatch, tmp_path):
+    nvml, card = Nvml(), types.SimpleNamespace(uuid="1-2-3")
+    monkeypatch.setattr(machine, "POWERCAP", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: nvml)
+    (read, _), *more = machine.energy_counters()
+    nvml.millijoules += 2_000
+    assert not more and read() == 7
+    card.uuid = "another"
+    assert machine.energy_counters() == []

@@ -1,4 +1,4 @@
-"""The complaint writer: schema, bytes that follow the seed, rows for the study, copies, neither trivial nor noise."""
+"""The complaint writer: schema, bytes that follow the seed, rows for the study, copies, texts that share hardly anything, planted truth."""
 
 import os
 import re
@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import train_test_split
 
 import mini
+from helpers.baselines import choose_keywords, keyword_rule, linear_model
+from helpers.complaints import containment
 from helpers.sources import NARRATIVE as TEXT
 from mini import writer
 
@@ -26,8 +27,7 @@ RAW_COLUMNS = (
     "Company, State, ZIP code, Tags, Consumer consent provided?, Submitted via, Date sent to company, "
     "Company response to consumer, Timely response?, Consumer disputed?, Complaint ID"
 )
-CARD_WORDS = {"card", "cards", "credit", "charge", "charges", "merchant", "purchase", "purchases", "fraud", "points"}
-MORTGAGE_WORDS = {"mortgage", "loan", "home", "house", "property", "escrow", "foreclosure", "refinance", "servicer"}
+TRAINING, VALIDATION, HELD_OUT = 1600, 400, 1500  # rows that 01 and 02 draw, of both classes together
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,23 @@ def unlike(study):
     words = study[TEXT].map(writer.plain_words)
     texts = study.assign(words=words, card=(study.Product == CARD).astype(int))
     return texts[texts.words != ""].drop_duplicates("words")
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """{narrative: what is planted in it}."""
+    return writer.planted(seed=0)
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def drawn(request, unlike):
+    """Training, validation and held-out rows, drawn at random and balanced, as the notebooks draw them."""
+    sizes = {"train_size": VALIDATION + TRAINING, "test_size": HELD_OUT, "random_state": request.param}
+    train, held_out = train_test_split(unlike, stratify=unlike.card, **sizes)
+    training, validation = train_test_split(
+        train, test_size=VALIDATION, stratify=train.card, random_state=request.param
+    )
+    return training, validation, held_out
 
 
 def test_schema_is_that_of_the_source(path, rows):
@@ -116,9 +133,9 @@ def test_changed_code_or_grammar_gives_the_file_another_name(tmp_path, monkeypat
 
 
 def test_every_filter_of_the_study_bites(rows, study, unlike):
-    assert 5_500 < len(rows) < 6_500
-    assert study.Product.value_counts().to_dict() == {CARD: 1300, MORTGAGE: 1250}
-    assert unlike.Product.value_counts().min() >= 1220
+    assert 6_500 < len(rows) < 7_500
+    assert study.Product.value_counts().to_dict() == {CARD: 1820, MORTGAGE: 1800}
+    assert unlike.Product.value_counts().min() >= 1000 + 760
     mine = rows.Company == "BANK OF AMERICA, NATIONAL ASSOCIATION"
     assert (mine & rows[TEXT].notna() & ~rows.Product.isin([CARD, MORTGAGE])).sum() > 100
     assert (mine & rows[TEXT].isna() & rows.Product.isin([CARD, MORTGAGE])).sum() > 20
@@ -152,37 +169,101 @@ def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
 def test_lengths_and_vocabulary_suit_a_miniature_model(rows, study):
     lengths = study[TEXT].str.split().str.len()
     assert 60 <= lengths.median() <= 85
-    assert lengths.quantile(0.95) < 200
-    assert (lengths < 20).sum() > 10
+    assert lengths.quantile(0.95) < 220
+    assert (lengths < 25).sum() > 10
     elsewhere = rows[TEXT][rows.Company != "BANK OF AMERICA, NATIONAL ASSOCIATION"].dropna()
     known, needed = (set(re.findall(r"[a-z']+", " ".join(texts).lower())) for texts in (elsewhere, study[TEXT]))
     assert 1_300 <= len(known) <= 2_500
-    assert len(needed - known) < 30
+    assert len(needed - known) < 100
 
 
 def test_details_are_masked_and_the_grammar_leaves_no_trace(study):
     texts = study[TEXT]
     for mask in (r"XX/XX/\d{4}", r"\{\$\d+\.\d\d\}", "XXXX"):
         assert texts.str.contains(mask).mean() > 0.1
-    assert not texts.str.contains(r"[<>()|]").any()
+    assert not texts.str.contains(r"[][<>()|=]|[ ][,.?]").any()
 
 
-@pytest.mark.slow
-def test_a_linear_model_is_good_but_not_perfect(unlike):
-    scores = []
-    for seed in range(3):
-        train, test = train_test_split(unlike, train_size=2000, stratify=unlike.card, random_state=seed)
-        vectors = TfidfVectorizer(ngram_range=(1, 2))
-        model = LogisticRegression(max_iter=1000).fit(vectors.fit_transform(train.words), train.card)
-        scores.append(model.score(vectors.transform(test.words), test.card))
-    assert 0.94 <= sum(scores) / 3 <= 0.98
-    assert max(scores) < 1
+def test_what_is_held_out_hardly_stands_in_training(rows, drawn):
+    training, validation, held_out = drawn
+    elsewhere = rows[TEXT][rows.Company != "BANK OF AMERICA, NATIONAL ASSOCIATION"].dropna()
+    whole = pd.concat([training, validation])
+    for known, texts in ((training, validation), (whole, held_out)):
+        shares = containment(known[TEXT], texts[TEXT])
+        assert shares["sentences"] <= 0.01 and shares["runs of five words"] <= 0.1
+    shares = containment(elsewhere, held_out[TEXT])
+    assert shares["sentences"] <= 0.01 and shares["runs of five words"] <= 0.1
 
 
-def test_give_away_words_overlap(unlike):
-    words = unlike.words.str.split()
-    pull = words.map(lambda text: sum((word in CARD_WORDS) - (word in MORTGAGE_WORDS) for word in text))
-    right = ((pull > 0) == (unlike.card == 1))[pull != 0].sum() + (pull == 0).sum() / 2
-    assert 0.84 <= right / len(unlike) <= 0.93
+def test_a_linear_model_is_good_but_not_perfect_and_keywords_do_not_win(drawn):
+    training, validation, held_out = drawn
+    others = pd.concat([validation, held_out])
+    linear = linear_model(training[TEXT], training.card, (1, 2), 10)
+    right = (linear.predict(others[TEXT]) == others.card).mean()
+    assert 0.935 <= right <= 0.97 < writer.ceiling()
+    keywords = choose_keywords(training[TEXT], training.card, (MORTGAGE, CARD))
+    by_keywords = ((keyword_rule(others[TEXT], keywords) >= 0.5) == others.card).mean()
+    assert 0.82 <= by_keywords <= 0.9 < right
+
+
+def test_most_predictive_words_overlap(unlike):
     for own, pattern in ((0, r"\bcards?\b"), (1, r"\b(?:mortgage|house|home)\b")):
-        assert 0.1 < unlike.words[unlike.card == own].str.contains(pattern).mean() < 0.6
+        assert 0.04 < unlike.words[unlike.card == own].str.contains(pattern).mean() < 0.5
+
+
+def test_what_is_planted_is_known_and_the_file_does_not_tell(study, planted):
+    truth = study[TEXT].map(planted)
+    assert set(truth.dropna()) == {"wrong label", "undecidable"} and set(planted) == set(study[TEXT][truth.notna()])
+    shares = truth.value_counts() / len(study)
+    assert 0.010 <= shares["wrong label"] <= 0.023 and 0.014 <= shares["undecidable"] <= 0.029
+    for column in study.columns.drop([TEXT, "Complaint ID"]):
+        values = study[column].fillna("none")
+        both = [set(values[truth == kind]) for kind in ("wrong label", "undecidable")]
+        assert column.startswith("Date") or set.union(*both) <= set(values[truth.isna()])
+
+
+def test_wrong_labels_tell_of_the_other_product(study, planted):
+    truth = study[TEXT].map(planted)
+    plain, wrong = study[truth.isna()], study[truth == "wrong label"]
+    linear = linear_model(plain[TEXT], plain.Product, (1, 2), 10)
+    assert (linear.predict(wrong[TEXT]) != wrong.Product).mean() > 0.9
+    hidden = study[truth == "undecidable"]
+    assert 0.3 < (linear.predict(hidden[TEXT]) == hidden.Product).mean() < 0.7
+
+
+def test_the_ceiling_is_what_a_judge_who_knows_what_is_planted_can_expect(study, planted):
+    texts = study[study[TEXT].str.strip() != ""][TEXT]
+    truth = texts.map(planted)
+    expected = 1 - (truth == "wrong label").mean() - (truth == "undecidable").mean() / 2
+    assert abs(expected - writer.ceiling()) < 0.01
+    assert 0.97 < writer.ceiling() < 0.98
+
+
+def test_only_the_embedded_data_have_a_known_ceiling(tmp_path):
+    given = mini.prepare(None, "", tmp_path, pretrain=False, make=False)
+    assert given["02_test_data"]["CEILING"] == writer.ceiling()
+    given = mini.prepare(tmp_path / "own.csv", "", tmp_path, pretrain=False, make=False)
+    assert "CEILING" not in given["02_test_data"]
+
+
+def test_the_grammar_uses_every_rule_and_has_every_rule_it_uses():
+    used = set(re.findall(r"<([\w.]+)>", " ".join(text for texts in writer.GRAMMAR.values() for text in texts)))
+    parts = {"paper", "sum", "matter", "deed", "did"}
+    assert used - set(writer.GRAMMAR) == parts | {"bank"}
+    top = {
+        name
+        for name in writer.GRAMMAR
+        if re.fullmatch(r"\w+_(open|named|aside|hint)|lead|tail|shared|story|wish", name)
+    }
+    topical = {f"{topic}.{part}" for topics in writer.TOPICS.values() for topic in topics for part in parts}
+    assert set(writer.GRAMMAR) - used == top | topical
+    assert all(len(topics) == (8 if about in ("card", "mortgage") else 1) for about, topics in writer.TOPICS.items())
+    assert not [text for texts in writer.GRAMMAR.values() for text in texts if not text.strip()]
+
+
+def test_containment_counts_sentences_and_runs_that_return():
+    known = ["The bank lost my new card today. I am angry!"]
+    assert containment(known, known) == {"sentences": 1, "runs of five words": 1}
+    shares = containment(known, ["THE BANK, lost my new card today? It was a very bad day."])
+    assert shares == {"sentences": 1 / 2, "runs of five words": 3 / 9}
+    assert containment(known, ["I am angry."]) == {"sentences": 0, "runs of five words": 0}

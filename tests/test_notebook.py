@@ -45,12 +45,15 @@ def test_a_further_seed_reads_the_series_data_and_its_own_results(tmp_path, monk
     for folder, name, text in (
         (tmp_path, "02_test_data", "2"),
         (tmp_path, "04_gpt2_lora", "4"),
+        (tmp_path, "appendix_rates", "1"),
         (further, "04_gpt2_lora", "7"),
     ):
         (folder / f"results/{name}.json").write_text(text)
     run = Run("05_gpt2_qlora", {"OUT": str(further), "SEED": 7})
     assert run.read_table("train")["text"].tolist() == ["a"]
     assert (run.read_result("02_test_data"), run.read_result("04_gpt2_lora")) == (2, 7)
+    controls = Run("appendix_controls", {"OUT": str(further), "SEED": 7})
+    assert (controls.read_result("04_gpt2_lora"), controls.read_result("appendix_rates")) == (7, 1)
     top = Run("06_comparing", {"OUT": str(tmp_path), "SEED": 42})
     assert (top.read_result("04_gpt2_lora"), top.read_result("seeds/7/04_gpt2_lora")) == (4, 7)
 
@@ -66,7 +69,7 @@ def test_a_folder_called_seeds_is_a_folder_like_any_other(tmp_path):
 def test_the_held_out_complaints_open_for_their_judges_alone(tmp_path):
     (tmp_path / "data").mkdir()
     pd.DataFrame({"text": ["a"]}).to_parquet(tmp_path / "data/held_out.parquet")
-    for notebook in ("03_distilbert_lora", "controls"):
+    for notebook in ("03_distilbert_lora", "appendix_controls"):
         with pytest.raises(CheckFailed, match="must not open"):
             Run(notebook, {"OUT": str(tmp_path), "SEED": 1}).read_table("held_out")
     assert len(Run("06_comparing", {"OUT": str(tmp_path), "SEED": 1}).read_table("held_out")) == 1

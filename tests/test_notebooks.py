@@ -22,10 +22,44 @@ PINS = {  # the commits of the study's data and models
     "GPT2_REVISION": "607a30d783dfa663caf39e06633721c8d4cfcd7e",
 }
 TAUGHT = {  # functions that a page teaches and a module keeps for the other pages
-    "select", "normalise", "overlap", "choose_keywords", "keyword_rule", "linear_model", "predicted", "distilbert_adapter", "gpt2_adapter", "draw_head", "load_distilbert", "predict", "tokenise", "training_arguments",
-    "fit", "load_gpt2_tokenizer", "load_gpt2", "load_gpt2_in_4_bits", "paired_test", "calibration_error", "with_temperature",
+    "select",
+    "normalise",
+    "overlap",
+    "containment",
+    "choose_keywords",
+    "keyword_rule",
+    "linear_model",
+    "first_best",
+    "embed",
+    "fit_on_vectors",
+    "embedding_probability",
+    "name_score",
+    "zero_shot",
+    "predicted",
+    "distilbert_adapter",
+    "gpt2_adapter",
+    "draw_head",
+    "load_distilbert",
+    "predict",
+    "tokenise",
+    "training_arguments",
+    "trainer_of",
+    "fit",
+    "load_gpt2_tokenizer",
+    "load_gpt2",
+    "load_gpt2_in_4_bits",
+    "crossed_variance",
+    "verdict",
+    "calibration_error",
+    "with_temperature",
     "best_temperature",
-}  # fmt: skip
+    "null_range",
+    "logits",
+    "loss_at",
+    "temperature_interval",
+    "most_confident",
+    "label_issues",
+}
 
 
 def read(name):
@@ -109,9 +143,10 @@ def test_it_closes_with_what_was_found_and_what_to_try(notebook):
 def test_cells_are_short(notebook):
     name, page = notebook
     lengths = [len(code_lines([cell])) for cell in code_cells(page)]
-    fewest, most = (20, 55) if name not in APPENDICES else (12, 40)
+    fewest, most = (20, 72) if name not in APPENDICES else (12, 40)
     assert fewest <= len(page.cells) <= most
-    assert statistics.median(lengths) <= 10 and max(lengths) <= 36
+    usual = 10 if name[:2] < "06" else 15  # those that teach, and those that judge
+    assert statistics.median(lengths) <= usual and max(lengths) <= 36
 
 
 def test_no_code_line_is_wider_than_a_code_hosting_page_shows(notebook):
@@ -204,7 +239,7 @@ def test_no_page_switches_code_between_mini_and_full(notebook):
 
 def test_prose_states_no_number_that_a_run_can_change(notebook):
     name, page = notebook
-    constants = {"95 %", ".05"}  # the level of every interval, and of every test
+    constants = {"95 %", "90 %", "5 %", "80 %"}  # the levels of intervals and of tests, and the power that is asked for
     prose = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     prose = re.sub(r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)", "", prose, flags=re.S)
     numbers = set(re.findall(r"\d*\.\d+(?: ?%)?|\d[\d,]* ?%", prose))

@@ -12,6 +12,7 @@ import pytest
 from toy import ALL, MAKES, NAMES, ran
 
 from driver import publish
+from driver.stages import CONTROLS
 
 MINI = """
 import json
@@ -32,7 +33,7 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     output = finished.first_output
     assert ran(output) == list(NAMES)
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
-    assert re.search(r"^toy +lora +0\.570 \(0\.570 to 0\.570\) +0\.570 +0\.570 +0\.570$", output, re.M)
+    assert re.search(r"^toy +lora +1 +0\.570 \(0\.570 to 0\.570\) +0\.570 +0\.570 +0\.570$", output, re.M)
     assert "over seeds" not in output  # nothing would stand in that column
     assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*appendix_errors \d\.\d s$", output, re.M)
     assert f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}\n" in output
@@ -268,13 +269,29 @@ def test_seeds_train_03_to_05_once_each_and_everything_else_once(project):
 
 
 @pytest.mark.slow
-def test_controls_run_where_they_are_asked_for_and_06_compares_them(project):
-    asked = project.run("--controls", "--seeds", "5", "6", "--only", "controls", "03_distilbert_lora", "04_gpt2_lora")
-    assert ran(asked.stdout) == [*NAMES[2:4], *seeded(6)[:2], "controls"], asked.stderr
-    assert project.manifest("controls")["parameters"]["SEED"] == 5
-    assert ran(project.run("--controls").stdout) == [*NAMES[2:4], "controls", *NAMES[5:]]
-    assert project.manifest("06_comparing")["parameters"]["RUNS"] == [*NAMES[2:5], "controls"]
-    assert ran(project.run("--only", "controls", "--force").stdout) == ["controls"]
+def test_controls_run_for_each_seed_where_they_are_asked_for_and_06_compares_them(project):
+    controls = ["appendix_controls", "seeds/6/appendix_controls"]
+    asked = project.run("--seeds", "5", "6", "--only", *CONTROLS, *NAMES[2:4])
+    assert ran(asked.stdout) == [*NAMES[2:4], *CONTROLS, *seeded(6)[:2], controls[1]], asked.stderr
+    for name, seed in (("appendix_rates", 5), (controls[0], 5), (controls[1], 6)):
+        assert project.manifest(name)["parameters"]["SEED"] == seed
+    assert {*seeded(6)[:2], "appendix_rates"} <= project.manifest(controls[1])["inputs"].keys()
+    assert ran(project.run("--controls", "--seeds", "5", "6").stdout) == [NAMES[4], seeded(6)[2], *NAMES[5:]]
+    runs = [*NAMES[2:5], controls[0], *seeded(6), controls[1]]
+    assert project.manifest("06_comparing")["parameters"]["RUNS"] == runs
+    assert set(runs) <= project.manifest("appendix_errors")["inputs"].keys()
+
+
+@pytest.mark.slow
+def test_controls_need_their_learning_rates_and_either_is_asked_for_by_name(project):
+    refused = project.run("--only", "appendix_controls")
+    assert refused.returncode == 2 and "appendix_rates is needed" in refused.stderr
+    assert ran(project.run("--from", "appendix_rates", "-p", "RANKS", "[2]").stdout) == [
+        *CONTROLS,
+        *NAMES[5:],
+    ]
+    assert ran(project.run("--only", "appendix_controls", "--force").stdout) == ["appendix_controls"]
+    assert ran(project.run("--controls", "-p", "RANKS", "[3]").stdout) == ["appendix_rates", "appendix_controls"]
 
 
 # --- a sweep ----------------------------------------------------------------------------------------------------------
@@ -293,7 +310,7 @@ def test_a_sweep_runs_the_series_for_each_value_and_collects_the_scores(fresh):
     last = json.loads((fresh.out / "sweep/TRAIN_ROWS=5000/results/06_comparing.json").read_text())
     assert found["parameter"] == "TRAIN_ROWS" and set(found["accuracy"]) == {"tfidf_logreg", "toy"}
     assert found["accuracy"]["toy"]["value"] == [5, 5000]
-    assert found["accuracy"]["toy"]["mean"][1] == last["held_out_seeds"]["toy"]["mean"]
+    assert found["accuracy"]["toy"]["mean"][1] == last["table"][1]["accuracy"]
     assert (fresh.out / "plots/sweep_TRAIN_ROWS.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"^TRAIN_ROWS +5 +5000$", done.stdout, re.M)
     again = fresh.run("--sweep", "TRAIN_ROWS", "5", "5000")
@@ -394,7 +411,7 @@ CHANGES = {
             "04_gpt2_lora", "from pathlib import Path\nfrom toy_files import write\nvalues = row = about = {}"
         ),
         [],
-        NAMES[3:6],  # 06 writes the bytes that it wrote, so the appendices stay
+        [*NAMES[3:6], "appendix_errors"],  # which needs the models; 06 writes the bytes that it wrote
     ),
     "a cell of the last": (lambda p: p.edit("06_comparing", "1", cell=6), [], NAMES[5:6]),
     "code that all import": (
@@ -495,7 +512,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     project.add("03_distilbert_lora", NOISY.strip())
     before = {name: nbformat.read(project.path(name), 4) for name in ALL}
     saved = project.run("--save", "--controls")
-    assert saved.returncode == 0 and "Saved the outputs of 9 notebooks" in saved.stdout, saved.stderr
+    assert saved.returncode == 0 and "Saved the outputs of 10 notebooks" in saved.stdout, saved.stderr
     for name in ALL:
         page = nbformat.read(project.path(name), 4)
         nbformat.validate(page)
@@ -506,7 +523,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
         assert "papermill" not in project.path(name).read_text()
         assert project.path(name).read_text() == nbformat.writes(page) + "\n"
     front_page = (project.folder / "README.md").read_text()
-    assert "0.690 (0.690 to 0.690) |" in front_page and front_page.endswith("The end.")
+    assert "0.780 (0.780 to 0.780) |" in front_page and front_page.endswith("The end.")
     assert "On 1 held-out complaints the adapter (the LoRA weights) that scores best on validation, `toy`" in front_page
     assert (project.folder / "plots/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
     page = nbformat.read(project.path("03_distilbert_lora"), 4)

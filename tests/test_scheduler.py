@@ -152,11 +152,25 @@ def test_each_stage_knows_where_the_data_that_it_reads_were_written():
     own = {stage.name: stage.values for stage in swept}
     assert own["sweep/RANK=4/seeds/2/04_gpt2_lora"] == {"SEED": 2, "RANK": 4}
     assert own["sweep/RANK=2/03_distilbert_lora"] == {"SEED": 1}
-    assert own["sweep/RANK=2/06_comparing"]["RUNS"] == [
-        *stages.TRAININGS,
-        *(f"seeds/2/{name}" for name in stages.TRAININGS),
-        "controls",
-    ]
+    judged = [*stages.TRAININGS, "appendix_controls"]
+    assert own["sweep/RANK=2/06_comparing"]["RUNS"] == [*judged, *(f"seeds/2/{name}" for name in judged)]
+
+
+def test_the_controls_of_each_seed_need_its_adapters_and_the_one_map_of_learning_rates():
+    needs = {stage.name: set(stage.needs) for stage in stages.series([1, 2], controls=True)}
+    order = list(needs)
+    assert all(order.index(need) < order.index(name) for name in order for need in needs[name])
+    adapters = {"03_distilbert_lora", "04_gpt2_lora"}
+    assert needs["appendix_rates"] == {*stages.DATA, *adapters} and "seeds/2/appendix_rates" not in needs
+    assert needs["appendix_controls"] == {*needs["appendix_rates"], "appendix_rates"}
+    there = {f"seeds/2/{name}" for name in adapters}
+    assert needs["seeds/2/appendix_controls"] == {*stages.DATA, *there, "appendix_rates"}
+    judged = {name for name in needs if "_lora" in name or "_qlora" in name or "controls" in name}
+    assert len(judged) == 8 and needs["06_comparing"] == {*stages.DATA, *judged}
+    assert needs["appendix_errors"] == {*needs["06_comparing"], "06_comparing"}
+    alone = {stage.name: stage for stage in stages.series([1, 2])}
+    assert not set(stages.CONTROLS) & {stage.notebook for stage in alone.values()}
+    assert "appendix_controls" not in alone["06_comparing"].needs
 
 
 def test_a_kernel_is_told_where_that_is(fresh):

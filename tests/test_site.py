@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PLANTED = '<script>document.title = "ran"</script><img src=x onerror="document.title = \'ran\'">'
-FIRST = site.FirstPage("A run", "| model | accuracy |\n|---|---|\n| toy | 0.5 |", "06_comparing")
+FIRST = site.FirstPage(
+    "A run", Path(__file__), lambda _: "| model | accuracy |\n|---|---|\n| toy | 0.5 |", "06_comparing"
+)
 
 
 class Parsed(HTMLParser):
@@ -66,7 +68,12 @@ def pages(tmp_path_factory):
     index = site.write_site(
         out,
         stages.NAMES,
-        site.FirstPage("The series", publish.table(publish.score_rows(result), markdown=True), "06_comparing"),
+        site.FirstPage(
+            "The series",
+            Path(__file__),
+            lambda _: publish.table(publish.score_rows(result), markdown=True),
+            "06_comparing",
+        ),
     )
     return {path.stem: Parsed(path) for path in index.parent.iterdir()}, index.parent
 
@@ -120,8 +127,8 @@ def test_every_figure_has_its_alternative_text(pages):
 
 def test_the_first_page_shows_every_model(pages):
     found, _ = pages
-    for row in json.loads((ROOT / "results/offline_demo.json").read_text())["test"]:
-        assert row["model"] in found["index"].text and f"{row['accuracy']:.3f}" in found["index"].text
+    for row in json.loads((ROOT / "results/offline_demo.json").read_text())["table"]:
+        assert row["name"] in found["index"].text and f"{row['accuracy']:.3f}" in found["index"].text
 
 
 def test_every_formula_of_the_notebooks_is_mathml(pages):
@@ -193,7 +200,7 @@ def test_markup_in_a_text_is_text(tmp_path):
 
 def test_markup_in_the_first_pages_values_is_text(tmp_path):
     write(tmp_path, "01_data")
-    first = site.FirstPage(PLANTED, f"data `{PLANTED}`, models {PLANTED}", "06_comparing")
+    first = site.FirstPage(PLANTED, Path(__file__), lambda _: f"data `{PLANTED}`, models {PLANTED}", "06_comparing")
     parsed = Parsed(site.write_site(tmp_path, ["01_data"], first))
     assert not parsed.all("script") and not parsed.all("img") and not parsed.all("b")
 
@@ -295,7 +302,7 @@ def test_a_site_is_written_again_when_anything_in_it_changed(tmp_path, what, mon
     if what == "notebook":
         write(tmp_path, "01_data", new_markdown_cell("more"))
     elif what == "first page":
-        first = site.FirstPage("Another", "", "")
+        first = site.FirstPage("Another", tmp_path / "none", lambda _: "", "")
     elif what == "names":
         names = ["01_data", "02_test_data"]
     elif what == "code":
@@ -309,10 +316,10 @@ def test_a_site_is_written_again_when_anything_in_it_changed(tmp_path, what, mon
 
 def test_the_page_of_a_notebook_that_no_longer_belongs_is_removed(tmp_path):
     write(tmp_path, "01_data")
-    write(tmp_path, "controls")
-    site.write_site(tmp_path, ["01_data", "controls"], FIRST)
-    site.executed("controls", tmp_path).unlink()
-    site.write_site(tmp_path, ["01_data", "controls"], FIRST)
+    write(tmp_path, "appendix_controls")
+    site.write_site(tmp_path, ["01_data", "appendix_controls"], FIRST)
+    site.executed("appendix_controls", tmp_path).unlink()
+    site.write_site(tmp_path, ["01_data", "appendix_controls"], FIRST)
     assert set(stamps(tmp_path)) == {"index.html", "01_data.html"}
 
 

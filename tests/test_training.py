@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from toy_models import CPU, LABELS, some_letters, tiny_distilbert, tiny_gpt2, train_adapter
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from helpers.files import remove_leftovers
 from helpers.machine import Computing
@@ -26,7 +26,7 @@ from helpers.models import (
     predict,
     save_and_reload,
 )
-from helpers.training import by_epoch, fit, last_whole_checkpoint, logged, training_arguments, training_key
+from helpers.training import by_epoch, fit, last_whole_checkpoint, logged, train_once, training_arguments, training_key
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,6 +97,50 @@ def test_a_training_in_bfloat16_runs_on_any_cpu_and_learns_what_one_in_float32_l
     (rough, near), (exact, same) = trained(torch.bfloat16), trained(torch.float32)
     assert np.allclose(rough["validation loss"], exact["validation loss"], atol=0.1)
     assert 0 < abs(near - same).max() < 0.2
+
+
+# --- a training of which the log alone is kept
+
+
+def trained_once(checkpoint, folder, before, rate=1e-2, epochs=2, number=24):
+    """Return the history of a training by train_once; `before` is called before each pass through the model in training."""
+    model, tokenizer = load_distilbert(str(checkpoint), LABELS, 0), AutoTokenizer.from_pretrained(checkpoint)
+    model.register_forward_pre_hook(lambda m, _, batch: before(batch) if m.training else None, with_kwargs=True)
+    texts = some_letters(number)
+    return train_once(model, tokenizer, texts, texts, 64, training_arguments(folder, rate, epochs, 8, 0, CPU))
+
+
+def test_a_finished_training_is_not_repeated_and_leaves_its_log_alone(distilbert, letters, tmp_path):
+    model, tokenizer = load_distilbert(str(distilbert), LABELS, 0), AutoTokenizer.from_pretrained(distilbert)
+    usual = fit(model, tokenizer, letters, letters, 64, training_arguments(tmp_path / "a", 1e-2, 2, 8, 0, CPU), CPU)
+    passes = []
+    first = trained_once(distilbert, tmp_path / "b", passes.append)
+    assert len(passes) == 6 and first.drop(columns="seconds").equals(usual.history.drop(columns="seconds"))
+    assert not list((tmp_path / "b").glob("checkpoint-*")) and (tmp_path / "b/finished.json").exists()
+    assert trained_once(distilbert, tmp_path / "b", passes.append).equals(first) and len(passes) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"rate": 1e-3}, {"epochs": 1}, {"number": 16}], ids=str)
+def test_a_log_of_another_training_or_half_a_log_is_never_used(distilbert, tmp_path, change):
+    passes = []
+    trained_once(distilbert, tmp_path, lambda batch: None)
+    for _ in range(2):
+        trained_once(distilbert, tmp_path, passes.append, **change)
+        assert passes
+        del passes[:]
+        cut(tmp_path / "finished.json")
+
+
+def test_of_a_killed_map_the_training_that_ran_goes_on_after_its_last_epoch(distilbert, tmp_path, capsys):
+    five = iter([None] * 5)
+    with pytest.raises(StopIteration):
+        trained_once(distilbert, tmp_path, lambda batch: next(five))
+    assert not (tmp_path / "finished.json").exists()
+    passes = []
+    history = trained_once(distilbert, tmp_path, passes.append)
+    assert len(passes) == 3 and history.index.tolist() == [1, 2]
+    assert "Going on after epoch 1" in capsys.readouterr().out
 
 
 def test_the_log_keeps_whole_epochs_only():

@@ -3,7 +3,8 @@
 Whatever changes a number is decided on the notebooks; a function that a notebook teaches stands there first, and here word for
 word. files: places, whole writes, hashes. sources: any complaint file as tables. hub: pinned snapshots. complaints: classes,
 selection, duplicates. machine: device, precision, costs. models: loading, prediction, saving. training: `fit`. scores: scores,
-tests, baselines. figures: everything drawn. notebook: one notebook's run and its result file.
+comparisons, calibration. baselines: what a model has to beat. figures: everything drawn. notebook: one notebook's run and its
+result file.
 """
 
 

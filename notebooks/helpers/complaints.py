@@ -18,6 +18,8 @@ from helpers.files import place
 from helpers.hub import data_pattern, hub_snapshot
 from helpers.sources import COMPANY, NARRATIVE, PRODUCT, SourceError, is_local, one_line, read, short_name
 
+CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"  # the study's classes
+
 RUN = 5  # words in a row that are compared
 
 AT_ONCE = 2**21  # runs of words that are sorted at once, and sums of a block of texts: some hundred MB of memory
@@ -334,7 +336,30 @@ def overlap(train_texts: list[str], test_texts: list[str]) -> dict:
     }
 
 
-def mask_words(texts: Iterable[str], words: list[str]) -> list[str]:
-    """Return the texts with every occurrence of the words, in any case, replaced by a line."""
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
-    return [pattern.sub("____", text) for text in texts]
+def containment(train_texts: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
+    """Return the shares of the texts' sentences and runs that stand in a training text.
+
+    A run is five words in a row, and sentences of fewer words do not count.
+    """
+
+    def sentences(text: str) -> list[str]:
+        found = [normalise(part) for part in re.split(r"[.!?]\s|\n", text)]
+        return [sentence for sentence in found if len(sentence.split()) >= 5]
+
+    def runs(text: str) -> list[str]:
+        words = normalise(text).split()
+        return [" ".join(words[i : i + 5]) for i in range(len(words) - 4)]
+
+    shares = {}
+    for name, pieces in (("sentences", sentences), ("runs of five words", runs)):
+        known = {piece for text in train_texts for piece in pieces(text)}
+        found = [piece in known for text in texts for piece in pieces(text)]
+        shares[name] = sum(found) / max(1, len(found))
+    return shares
+
+
+def mask_words(texts: Iterable[str], words: list[str], mask: str = "XXXX") -> list[str]:
+    """Return the texts with every occurrence of the words, in any case, masked as the bureau does; an empty mask deletes them."""
+    space = "" if mask else " ?"
+    pattern = re.compile(rf"{space}\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
+    return [pattern.sub(mask, text) for text in texts]

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
-from helpers.scores import CARD
+from helpers.complaints import CARD
 
 
 def set_style() -> None:
@@ -37,7 +37,7 @@ def draw_confusion(
 
 METHODS = {  # the colour of each way to make a model, the same in all figures
     method: sns.color_palette("colorblind")[place]
-    for place, method in enumerate(("baseline", "head", "lora", "full", "qlora", "base", "qlora_32bit"))
+    for place, method in enumerate(("baseline", "head", "lora", "full", "qlora"))
 }
 
 
@@ -47,83 +47,102 @@ def reach(values: pd.Series, ranges: pd.Series) -> np.ndarray:
     return np.clip([values - low, high - values], 0, None).astype(float)
 
 
-def draw_scores(scores: pd.DataFrame, metrics: Sequence[str], panels: Sequence[plt.Axes]) -> None:
-    """Draw a panel for each metric, from one half on: a bar a model in its method's colour, with its 95 % interval."""
+def draw_scores(seeds: pd.DataFrame, method: pd.Series, metrics: Sequence[str], panels: Sequence[plt.Axes]) -> None:
+    """Draw a panel for each metric, from one half on: a bar a model, the mean over its seeds, and a dot for each seed.
+
+    `seeds` holds the scores by (name, seed), `method` each model's way of training by name, in the order of the bars.
+    """
     for axes, metric in zip(panels, metrics, strict=True):
-        ranges = scores["intervals"].map(lambda each, metric=metric: each[metric])
-        error = reach(scores[metric], ranges)
-        colours = scores["method"].map(METHODS).tolist()
-        axes.barh(scores.index, scores[metric].astype(float), xerr=error, color=colours, capsize=2, error_kw={"lw": 1})
+        means = seeds[metric].groupby("name").mean().reindex(method.index)
+        axes.barh(means.index, means, color=method.map(METHODS).tolist())
+        for place, name in enumerate(method.index):
+            values = seeds.loc[name, metric]
+            if len(values) > 1:
+                axes.plot(values, [place] * len(values), ".", color="black", markersize=3)
         axes.set(xlabel=f"{'F1' if metric == 'f1' else metric} (from .5)", xlim=(0.5, 1.01), xticks=[0.5, 0.75, 1.0])
     panels[0].invert_yaxis()
-    used = [method for method in METHODS if method in set(scores["method"])]
-    handles = [plt.Rectangle((0, 0), 1, 1, color=METHODS[method]) for method in used]
+    used = [each for each in METHODS if each in set(method)]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=METHODS[each]) for each in used]
     figure = panels[0].get_figure()
     figure.legend(handles, used, loc="lower center", ncols=len(used), frameon=False, bbox_to_anchor=(0.5, -0.06))
 
 
-def draw_accuracy(scores: pd.DataFrame, runs: pd.Series, line: str, axes: plt.Axes) -> None:
-    """Draw each model's accuracy with its interval from .8 on, a small dot a seed, and the named model as a line.
+def draw_accuracy(table: pd.DataFrame, seeds: pd.Series, lines: dict[str, float], axes: plt.Axes) -> None:
+    """Draw each model's mean accuracy with its interval from .8 on, a small dot a seed, and named vertical lines.
 
-    `runs` is the accuracy by (name, seed). What lies below .8 is drawn at the edge, as a triangle.
+    `table` has a row a model, in the order drawn, `seeds` the accuracy by (name, seed). What lies below .8 is drawn at the
+    edge, as a triangle.
     """
     least = 0.8
-    for place, (name, row) in enumerate(scores.iterrows()):
+    for place, (name, row) in enumerate(table.iterrows()):
         colour = METHODS[row["method"]]
         if row["accuracy"] < least:
             axes.plot(least + 0.002, place, marker="<", color=colour, linestyle="none")
             axes.text(least + 0.006, place, f"{row['accuracy']:.2f}", va="center", fontsize=9)
             continue
-        error = reach(pd.Series([row["accuracy"]]), pd.Series([row["intervals"]["accuracy"]]))
+        error = reach(pd.Series([row["accuracy"]]), pd.Series([row["interval"]]))
         axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3)
-        seeds = runs[name]
-        if len(seeds) > 1:
-            axes.plot(seeds, [place + 0.25] * len(seeds), ".", color=colour, markersize=5)
-    axes.axvline(scores.loc[line, "accuracy"], linestyle="--", color="grey", linewidth=1)
-    axes.text(scores.loc[line, "accuracy"] - 0.002, -1.1, line, color="grey", ha="right", fontsize=9)
-    axes.set(xlim=(least, 1.0), ylim=(len(scores) - 0.5, -1.9))
-    axes.set_yticks(range(len(scores)), scores.index)
+        if len(seeds[name]) > 1:
+            axes.plot(seeds[name], [place + 0.25] * len(seeds[name]), ".", color=colour, markersize=5)
+    for place, (name, value) in enumerate(lines.items()):
+        axes.axvline(value, linestyle=":" if place else "--", color="grey", linewidth=1)
+        axes.text(value - 0.002, -1.0 - 0.9 * place, name, color="grey", ha="right", fontsize=9)
+    axes.set(xlim=(least, 1.0), ylim=(len(table) - 0.5, -1.0 - 0.9 * len(lines)))
+    axes.set_yticks(range(len(table)), table.index)
 
 
-def draw_differences(tests: dict[str, pd.DataFrame], axes: plt.Axes) -> None:
-    """Draw the differences in accuracy of the same pairs on several sets of texts, {name of the set: its tests}."""
-    places = np.arange(len(next(iter(tests.values()))))
-    for number, (label, found) in enumerate(tests.items()):
-        shift = 0.24 * (number - (len(tests) - 1) / 2)
-        error = 100 * reach(found["difference"], pd.Series(list(zip(found["low"], found["high"], strict=True))))
-        axes.errorbar(100 * found["difference"], places + shift, xerr=error, fmt="o", capsize=3, label=label)
+def draw_forest(comparisons: pd.DataFrame, margin: float, axes: plt.Axes) -> None:
+    """Draw each comparison's difference in points, its interval over seeds and texts, and a wider line over texts alone.
+
+    The margin is shaded on both sides of zero; the verdict stands beside. What was not run has a name and no point.
+    """
+    axes.axvspan(-100 * margin, 100 * margin, color="0.92", zorder=0, label="the margin")
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="difference in accuracy, points, with 95 % interval")
-    axes.set_yticks(places, found["one"] + " − " + found["other"])
-    axes.set_ylim(len(places) - 0.4, -0.6)
-    axes.legend(title="complaints", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    labels = {"these models": "these trained models, 90 %", "interval": "seeds and texts, 90 %"}
+    made = comparisons["verdict"] != "not run"
+    for place, row in enumerate(comparisons.to_dict("records")):
+        axes.text(1.02, place, row["verdict"], transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+        if row["verdict"] == "not run":
+            continue
+        first = place == np.argmax(made)
+        low, high = (100 * end for end in row["these models"])
+        axes.plot(
+            [low, high],
+            [place] * 2,
+            color="C0",
+            alpha=0.3,
+            linewidth=7,
+            label=labels["these models"] if first else None,
+        )
+        difference = 100 * row["difference"]
+        error = np.clip([[difference - 100 * row["low"]], [100 * row["high"] - difference]], 0, None)
+        axes.errorbar(
+            difference, place, xerr=error, fmt="o", color="C0", capsize=3, label=labels["interval"] if first else None
+        )
+    axes.set(xlabel="difference in accuracy, points", ylim=(len(comparisons) - 0.4, -0.6))
+    axes.set_yticks(range(len(comparisons)), comparisons["one"] + " − " + comparisons["other"])
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False, fontsize=9)
 
 
-def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
-    """Draw each model's accuracy, with its interval and name, against a cost in a logarithm; the linear model is a line."""
-    chosen = scores.loc[cost.index].sort_values("accuracy")
-    error = reach(chosen["accuracy"], chosen["intervals"].map(lambda each: each["accuracy"]))
-    line = scores.loc["tfidf_logreg", "accuracy"]
+def draw_against(cost: pd.Series, table: pd.DataFrame, baseline: str, axes: plt.Axes) -> None:
+    """Draw each model's mean accuracy, with its interval and name, against a cost in a logarithm; the baseline is a line."""
+    chosen = table.loc[cost.index].sort_values("accuracy")
+    error = reach(chosen["accuracy"], chosen["interval"])
+    line = table.loc[baseline, "accuracy"]
     axes.axhline(line, linestyle="--", color="grey", linewidth=1)
-    for place, (name, value) in enumerate(chosen["accuracy"].items()):
-        colour = METHODS[chosen.loc[name, "method"]]
-        axes.errorbar(cost[name], value, yerr=error[:, [place]], fmt="o", color=colour, capsize=3)
-        beside = (1.04, (place + 0.5) / (len(chosen) + 1))  # evenly, so that no name covers another
+    names = {
+        **{name: (cost[name], value) for name, value in chosen["accuracy"].items()},
+        baseline: (cost.max() * 2, line),
+    }
+    for place, (name, point) in enumerate(names.items()):
+        colour = METHODS[chosen.loc[name, "method"]] if name in chosen.index else "grey"
+        if name in chosen.index:
+            axes.errorbar(*point, yerr=error[:, [place]], fmt="o", color=colour, capsize=3)
+        beside = (1.04, (place + 0.5) / len(names))  # evenly, so that no name covers another
         leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4}
         axes.annotate(
-            name, (cost[name], value), beside, textcoords="axes fraction", va="center", fontsize=9, arrowprops=leader
+            name, point, beside, textcoords="axes fraction", va="center", fontsize=9, color=colour, arrowprops=leader
         )
-    axes.annotate(
-        "tfidf_logreg",
-        (1.0, line),
-        (1.04, 0.99),
-        textcoords="axes fraction",
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize=9,
-        color="grey",
-        arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.7},
-    )
     axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 2, cost.max() * 2))
     if cost.max() < 100 * cost.min():
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if cost.max() > 10 * cost.min() else (1, 2, 5)))
@@ -131,7 +150,7 @@ def draw_against(cost: pd.Series, scores: pd.DataFrame, axes: plt.Axes) -> None:
     axes.xaxis.set_minor_formatter("")
 
 
-def draw_reliability(labels: np.ndarray, probability: np.ndarray, name: str, axes: plt.Axes, bins: int = 5) -> None:
+def draw_reliability(labels: np.ndarray, probability: np.ndarray, name: str, axes: plt.Axes, bins: int) -> None:
     """Draw the share of class 1, with its 95 % interval, against the mean probability, in bins of equal size."""
     order = np.argsort(probability, kind="stable")
     for part in np.array_split(order, bins):

@@ -6,14 +6,17 @@ torch takes two seconds to import; it is imported where it is needed, since note
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
+import math
 import os
 import platform
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +39,7 @@ LAUNCHERS = re.compile(  # what launchers of distributed trainings leave behind
 )
 
 THREADS = "OMP_NUM_THREADS"
+POWERCAP = Path("/sys/class/powercap")  # where Linux counts the energy of processors
 CPUINFO = Path("/proc/cpuinfo")  # where Linux says what the processor has; elsewhere it has AVX2, most likely
 PINS = {  # what makes two CPUs compute the same; on Arm there is nothing of the kind, and another table comes out
     THREADS: "2",  # sums are divided among the threads
@@ -157,35 +161,83 @@ def peak_memory_mb() -> dict:
     return {"host": round(host), "cuda": cuda and round(cuda)}
 
 
+def energy_counters() -> list[tuple[Callable[[], float], float]]:
+    """Return, for each counter of energy that may be read here, what reads it and where it starts at zero again, in joules.
+
+    Processors count in RAPL's files, which many systems show to root alone, the card in use by NVML.
+    """
+    found: list[tuple[Callable[[], float], float]] = []
+    for zone in sorted(POWERCAP.glob("intel-rapl:*")):
+        with contextlib.suppress(OSError, ValueError):
+            most, _ = int((zone / "max_energy_range_uj").read_text()), (zone / "energy_uj").read_text()
+            if (zone / "name").read_text().startswith("package"):  # others are parts of it, or the whole computer
+                found.append((partial(joules_of_processor, zone / "energy_uj"), most / 1e6))
+    torch: Any = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        with contextlib.suppress(OSError, AttributeError):  # no such library, or an old one
+            nvml, card, spent = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_ulonglong()
+            nvml.nvmlInit_v2()
+            uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}".encode()
+            nvml.nvmlDeviceGetHandleByUUID(uuid, ctypes.byref(card))
+
+            def joules_of_card() -> float:
+                error = nvml.nvmlDeviceGetTotalEnergyConsumption(card, ctypes.byref(spent))  # in millijoules
+                return math.nan if error else spent.value / 1e3
+
+            if not math.isnan(joules_of_card()):
+                found.append((joules_of_card, math.inf))
+    return found
+
+
+def joules_of_processor(file: Path) -> float:
+    """Return what a counter of RAPL shows."""
+    return int(file.read_text()) / 1e6
+
+
 @contextlib.contextmanager
 def measured() -> Iterator[dict]:
-    """Yield a dict that holds, once the block has ended, its `seconds` and its `memory_mb`: {"host": …, "cuda": … or None}.
+    """Yield a dict that holds, once the block has ended, its `seconds`, `memory_mb` {"host": …, "cuda": … or None}, `energy_wh`.
 
-    `host` is the most memory that the whole process took meanwhile, looked at fifty times a second; `cuda` is what torch
-    allocated at most. Both are in MB.
+    Memory is the rise in MB from the start of the block to its peak: `host` that of the process, looked at fifty times a
+    second, `cuda` that of what torch allocates. What earlier cells have freed and the system has not got back is used without
+    a rise. Energy is what the processors and the card report to have spent meanwhile, also on other work, in watt-hours; None
+    where nothing reports it.
     """
     torch: Any = sys.modules.get("torch")
     process = psutil.Process()
     over = threading.Event()
     cuda = torch is not None and torch.cuda.is_available()
     found: dict[str, Any] = {}
-    seen = [process.memory_info().rss]
+    counters = energy_counters()
+    shown = [read() for read, _ in counters]
+    joules, before = 0.0, process.memory_info().rss
+    most = before
 
     def look() -> None:
+        nonlocal joules, most
+        most = max(most, process.memory_info().rss)
+        for place, (read, most_joules) in enumerate(counters):
+            now = read()
+            joules += (now - shown[place]) % most_joules
+            shown[place] = now
+
+    def keep_looking() -> None:
         while not over.wait(0.02):
-            seen.append(max(seen.pop(), process.memory_info().rss))
+            look()
 
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    looking = threading.Thread(target=look, daemon=True)
+        allocated = torch.cuda.memory_allocated()
+    looking = threading.Thread(target=keep_looking, daemon=True)
     looking.start()
     started = time.perf_counter()
     try:
         yield found
     finally:
+        found["seconds"] = time.perf_counter() - started
         over.set()
         looking.join()
-        host = max(*seen, process.memory_info().rss) / MB
-        allocated = torch.cuda.max_memory_allocated() / MB if cuda else None
-        found["seconds"] = time.perf_counter() - started
-        found["memory_mb"] = {"host": round(host), "cuda": allocated and round(allocated)}
+        look()
+        rise = round((torch.cuda.max_memory_allocated() - allocated) / MB) if cuda else None
+        found["memory_mb"] = {"host": round((most - before) / MB), "cuda": rise}
+        found["energy_wh"] = joules / 3600 if counters else None

@@ -1,9 +1,9 @@
 """The models of notebooks 03 to 06: how they are loaded, asked, counted, saved and put together again.
 
-The DistilBERT loader and `predict` are taught in 03, the GPT-2 loaders in 04 and 05.
+The DistilBERT loader, `in_batches` and `predict` are taught in 03, the GPT-2 loaders in 04 and 05.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BatchEncoding,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -122,6 +125,20 @@ def load_gpt2_in_4_bits(
     return model
 
 
+def load_pretrained(record: Mapping[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model that a record names as it was pretrained, without any head for classes, and its tokenizer.
+
+    The record's `model` is distilbert or gpt2, which has its language-model head, `checkpoint` and `revision` say where it
+    lies. ValueError when it has fewer positions than `max_tokens`.
+    """
+    checkpoint = find_model(record["checkpoint"], record["revision"], record["model"], record["max_tokens"])
+    given = {"use_safetensors": True, "dtype": torch.float32}
+    if record["model"] == "distilbert":
+        return AutoModel.from_pretrained(checkpoint, **given), AutoTokenizer.from_pretrained(checkpoint)
+    given |= {"activation_function": "gelu_pytorch_tanh", "use_cache": False}
+    return AutoModelForCausalLM.from_pretrained(checkpoint, **given), load_gpt2_tokenizer(checkpoint)
+
+
 def load_base(
     record: Mapping[str, Any], labels: tuple[str, ...], seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -138,6 +155,12 @@ def load_base(
         precision = getattr(torch, record["precision"])
         return load_gpt2_in_4_bits(checkpoint, labels, seed, tokenizer.pad_token_id, precision), tokenizer
     return load_gpt2(checkpoint, labels, seed, tokenizer.pad_token_id), tokenizer
+
+
+def load_trained(record: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
+    """Return a training's fresh base model (see load_base) with what was trained on it, and its tokenizer."""
+    model, tokenizer = load_base(record, labels, record["seed"])
+    return with_weights(model, record["weights"]), tokenizer
 
 
 def distilbert_adapter(rank: int, alpha: int, dropout: float) -> LoraConfig:
@@ -174,6 +197,44 @@ def tokenise(table: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens
     return Dataset.from_dict({**tokens, "labels": table["label"].tolist()})
 
 
+def in_batches(
+    compute: Callable[[BatchEncoding], torch.Tensor],
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    max_tokens: int,
+    computing: Computing,
+    ending: Sequence[int] = (),
+) -> np.ndarray:
+    """Return what compute makes of each text, in the texts' order, shape (texts, ...).
+
+    It is given a padded batch of token ids: each text, truncated, and the ending after
+    it. A window of texts at a time is tokenised, which keeps the memory small, and read
+    from long to short, so that little is padded.
+    """
+    device, precision = computing
+    # a CPU is fastest where a batch fits into its caches
+    batch_size = 64 if device.type == "cuda" else 8
+    mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    model.to(device).eval()
+    texts, limit = list(texts), max_tokens - len(ending)
+    found: list = [None] * len(texts)
+    with torch.inference_mode(), mixed:
+        for window in range(0, len(texts), 2_000):
+            part = texts[window : window + 2_000]
+            tokens = tokenizer(part, truncation=True, max_length=limit)["input_ids"]
+            # GPT-2 has no token for an empty text
+            tokens = [[*ids, *ending] or [tokenizer.pad_token_id] for ids in tokens]
+            order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                ids = {"input_ids": [tokens[i] for i in chosen]}
+                batch = tokenizer.pad(ids, return_tensors="pt").to(device)
+                for i, value in zip(chosen, compute(batch).cpu().numpy(), strict=True):
+                    found[window + i] = value
+    return np.array(found)
+
+
 def predict(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -181,29 +242,12 @@ def predict(
     max_tokens: int,
     computing: Computing,
 ) -> np.ndarray:
-    """Return each text's probability of class 1, shape (texts,).
+    """Return each text's probability of class 1, shape (texts,)."""
 
-    A window of texts at a time is tokenised, which keeps the memory small, and read
-    from long to short, so that little is padded.
-    """
-    device, precision = computing
-    # a CPU is fastest where a batch fits into its caches
-    batch_size = 64 if device.type == "cuda" else 8
-    model.to(device).eval()
-    texts = list(texts)
-    probabilities = np.empty(len(texts))
-    with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        for window in range(0, len(texts), 2_000):
-            tokens = tokenizer(texts[window : window + 2_000], truncation=True, max_length=max_tokens)["input_ids"]
-            # GPT-2 has no token for an empty text
-            tokens = [ids or [tokenizer.pad_token_id] for ids in tokens]
-            order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                batch = tokenizer.pad({"input_ids": [tokens[i] for i in chosen]}, return_tensors="pt").to(device)
-                found = model(**batch).logits.float().softmax(dim=1)[:, 1].cpu()
-                probabilities[[window + i for i in chosen]] = found
-    return probabilities
+    def probability(batch: BatchEncoding) -> torch.Tensor:
+        return model(**batch).logits.double().softmax(dim=1)[:, 1]
+
+    return in_batches(probability, model, tokenizer, texts, max_tokens, computing)
 
 
 def count_parameters(model: torch.nn.Module) -> pd.Series:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 PARAMETERS = (  # every name that a parameters cell may hold
     *("DATASET", "CONFIG", "REVISION", "ENCODING", "TEXT_COLUMN", "LABEL_COLUMN", "COMPANY", "CLASSES"),
-    *("TRAIN_ROWS", "TEST_ROWS", "MORE_ROWS", "EXTRA_TEST", "TEXT", "RUNS"),
+    *("TRAIN_ROWS", "TEST_ROWS", "MORE_ROWS", "MARGIN", "CEILING", "EXTRA_TEST", "TEXT", "RUNS"),
     *("DISTILBERT", "DISTILBERT_REVISION", "GPT2", "GPT2_REVISION", "DEVICE", "PRECISION", "MAX_TOKENS"),
-    *("RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE", "HEAD_RATE", "FULL_RATE", "STUDY_RATE"),
-    *("SEED", "OUT"),
+    *("RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE"),
+    *("HEAD_RATES", "LORA_RATES", "FULL_RATES", "RANKS", "MAP_ROWS", "SEED", "OUT"),
 )
 
 HELD_OUT = "held_out"  # the table that no choice may look at
@@ -183,7 +183,9 @@ class Run:
             "size_mb": size_mb,
             "train_seconds": seconds,
             "train_texts_per_second": training.texts / seconds,
-            "train_memory_mb": training.memory_mb,
+            "train_memory_mb": training.cost["memory_mb"],
+            # of a training that a kill has interrupted only the rest was measured
+            "train_energy_wh": training.cost["energy_wh"] if training.cost["seconds"] >= seconds else None,
             "micro_batch": history["micro-batch"].min(),
         }
         self.trainings.append(

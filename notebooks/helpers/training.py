@@ -87,15 +87,30 @@ class ComplaintScores(evaluate.Metric):
 
 @dataclass(frozen=True)
 class Training:
-    """What a training came to: its log by epoch, the most memory that it took, and what the model says of validation.
+    """What a training came to: its log by epoch, what it cost, and what the model says of validation.
 
-    `memory_mb` is {"host": MB, "cuda": MB or None}, `texts` how many were read in all epochs, `probability` that of class 1.
+    `cost` is what `measured` found, `texts` how many were read in all epochs, `probability` that of class 1.
     """
 
     history: pd.DataFrame
-    memory_mb: dict[str, int | None]
+    cost: dict[str, Any]
     texts: int
     probability: np.ndarray
+
+
+def trainer_of(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    max_tokens: int,
+    arguments: TrainingArguments,
+) -> Trainer:
+    """Return a Trainer of the model on these complaints, with our scores."""
+    tokens = [tokenise(part, tokenizer, max_tokens) for part in (train, validation)]
+    scores = ComplaintScores(keep_in_memory=True, cache_dir=arguments.output_dir)
+    padding = DataCollatorWithPadding(tokenizer)
+    return Trainer(model, arguments, padding, *tokens, compute_metrics=scores.of_output)
 
 
 def fit(
@@ -111,14 +126,39 @@ def fit(
 
     A training that was killed goes on after its last whole epoch.
     """
-    tokens = [tokenise(part, tokenizer, max_tokens) for part in (train, validation)]
-    scores = ComplaintScores(keep_in_memory=True, cache_dir=arguments.output_dir)
-    padding = DataCollatorWithPadding(tokenizer)
-    trainer = Trainer(model, arguments, padding, *tokens, compute_metrics=scores.of_output)
+    trainer = trainer_of(model, tokenizer, train, validation, max_tokens, arguments)
     with measured() as cost:
         history = by_epoch(train_whole(trainer, recipe=fit))
     probability = predict(model, tokenizer, validation["text"], max_tokens, computing)
-    return Training(history, cost["memory_mb"], len(train) * len(history), probability)
+    return Training(history, cost, len(train) * len(history), probability)
+
+
+def train_once(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    max_tokens: int,
+    arguments: TrainingArguments,
+) -> pd.DataFrame:
+    """Return the history of the training that fit would make, of which nothing else is kept.
+
+    Its log stays, in the folder of its checkpoints, and these go. A training whose log is there is not made again.
+    """
+    gc.collect()  # of many trainings in a row each would else keep the last one's memory for a while
+    trainer = trainer_of(model, tokenizer, train, validation, max_tokens, arguments)
+    folder = Path(arguments.output_dir)
+    key, file = training_key(trainer, train_once), folder / "finished.json"
+    try:
+        finished = json.loads(file.read_text())
+    except (OSError, ValueError):
+        finished = {}
+    if finished.get("key") != key:
+        finished = {"key": key, "log": train_whole(trainer, recipe=train_once)}
+        write_whole(file, json.dumps(finished))
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return by_epoch(finished["log"])
 
 
 def by_epoch(log: list[dict]) -> pd.DataFrame:

@@ -69,11 +69,12 @@ def here() -> None:
     """Print, as JSON on the last line, what this CPU is and the hash of each part."""
     import torch
 
-    from helpers.scores import intervals, linear_model
+    from helpers.baselines import linear_model
+    from helpers.scores import intervals
 
     rows = texts()
     found = {"instructions": torch.backends.cpu.get_cpu_capability()}
-    linear = linear_model(rows["text"], rows["label"])
+    linear = linear_model(rows["text"], rows["label"], (1, 2), 10)
     found["linear model"] = digest(linear[-1].coef_, linear.predict_proba(rows["text"]))
     found["intervals"] = str(intervals(rows["label"], linear.predict(rows["text"]), 42))
     for kind in ("distilbert_lora", "gpt2_lora", "gpt2_qlora"):
