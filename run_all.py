@@ -24,7 +24,6 @@ from helpers import machine
 ROOT = Path(__file__).resolve().parent
 FLAGS = {
     "--mini": "run offline in minutes, on embedded data and miniature models",
-    "--pretrain": "with --mini: pretrain the miniature models on the data's other companies, instead of taking the shipped ones",
     "--controls": "train head-only and full fine-tuning too, to compare with, each at a learning rate from a map of its own",
     "--force": "run also what is up to date",
     "--save": "after all succeeded, write the outputs into notebooks/ (needs --controls)",
@@ -44,6 +43,15 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     for flag, text in FLAGS.items():
         add(flag, action="store_true", help=text)
+    add(
+        "--pretrain",
+        nargs="?",
+        type=int,
+        metavar="STEPS",
+        default=0,
+        const=140,
+        help="with --mini: pretrain the miniature models on the data's other companies (140 steps), not the shipped ones",
+    )
     add("--out", type=Path, metavar="DIR", help="folder of all outputs (the repository; with --mini runs/mini)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", nargs="+", metavar="NAME", help="run these notebooks only")
@@ -77,6 +85,8 @@ def check(options: argparse.Namespace) -> None:
         )
     if options.prefetch and options.mini:
         raise Refused("--prefetch is for the full study: --mini makes its own data and models, and needs no network.")
+    if options.pretrain < 0:
+        raise Refused(f"--pretrain {options.pretrain}: the number of steps must be positive.")
     if options.jobs < 1:
         raise Refused(f"--jobs {options.jobs}: at least one notebook has to run at a time.")
     if options.save and not options.controls:
@@ -102,9 +112,14 @@ def mini_values(options: argparse.Namespace, known: Values, given: Values, out: 
     if make:
         print("mini data and models … ", end="", flush=True)
     flat = {name: value for values in given.values() for name, value in values.items()}
-    company = str(flat.get("COMPANY", known["01_data"]["COMPANY"]))
-    cache = prepare.cache_folder(ROOT, out)
-    made = prepare.mini_values(ROOT, cache, flat.get("DATASET") or "", company, options.pretrain, make, added)
+    asked = {
+        "dataset": flat.get("DATASET", ""),
+        "company": str(flat.get("COMPANY", known["01_data"]["COMPANY"])),
+        "given": {name.lower(): flat[name] for name in ("DISTILBERT", "GPT2") if name in flat},
+        "pretrain": options.pretrain,
+        "unseen": flat.get("EXTRA_TEST", ""),
+    }
+    made = prepare.mini_values(ROOT, prepare.cache_folder(ROOT, out), asked, make, added)
     if make:
         print(duration(time.monotonic() - started), flush=True)
     return {

@@ -74,7 +74,7 @@ def prepare(models: Path | None, data: Path | None) -> Material:
     """Return the material: the folder of models and the file of complaints, or in their place the offline demo's."""
     scratch = ROOT / "runs" / "benchmarks"
     company = str(defaults(ROOT / "notebooks" / "01_data.ipynb")["COMPANY"])
-    demo: dict[str, Any] = mini.prepare(None, company, scratch, pretrain=False)["01_data"]
+    demo: dict[str, Any] = mini.prepare(None, company, scratch)["01_data"]
     miniatures = {"distilbert": demo["DISTILBERT"], "gpt2": demo["GPT2"]}
     chosen = miniatures | {"quality": miniatures["distilbert"]}
     if models:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from driver import Refused
+from helpers import minilm
 from helpers.sources import is_local
 
 SOURCES = ("DATASET", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
@@ -104,7 +105,8 @@ def local_source(name: str, text: str, root: Path) -> str:
 def sources(values: dict[str, Any], root: Path) -> dict[str, Path | None]:
     """Return {name: local path, or None where it is a hub id} of the sources among the values; an empty one is none."""
     named = {name: value for name, value in values.items() if name in SOURCES and value}
-    return {name: root / value if (root / value).exists() else None for name, value in named.items()}
+    named = {name: minilm.checkpoint() if value == minilm.NAME else root / value for name, value in named.items()}
+    return {name: path if path.exists() else None for name, path in named.items()}
 
 
 def sweep_values(name: str, texts: list[str], known: dict[str, dict[str, Any]], root: Path) -> list[int | float]:

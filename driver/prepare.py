@@ -21,21 +21,22 @@ def cache_folder(root: Path, out: Path) -> Path:
 
 
 def mini_values(
-    root: Path, cache: Path, dataset: str, company: str, pretrain: bool, make: bool, environment: dict[str, str]
+    root: Path, cache: Path, asked: dict[str, Any], make: bool, environment: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Return mini's {notebook: {parameter: value}} for the data set ("": the embedded one); Refused when it cannot be made.
+    """Return mini's {notebook: {parameter: value}} for what is asked of make_mini; Refused when it cannot be made.
 
     Unless `make` says so, nothing is written: the values are then those of what would be made.
     """
-    given = {"cache": str(cache), "dataset": dataset, "company": company, "pretrain": pretrain, "make": make}
     try:
-        return in_child("driver.prepare:make_mini", given, root, environment)
+        return in_child("driver.prepare:make_mini", {"cache": str(cache), "make": make, **asked}, root, environment)
     except Refused as error:
         raise Refused(f"The mini data and models cannot be made. {error}") from None
 
 
-def make_mini(cache: str, dataset: str, company: str, pretrain: bool, make: bool) -> dict[str, dict[str, Any]]:
-    """Return what mini.prepare returns; one process at a time, as runs in other output folders share the cache."""
+def make_mini(
+    cache: str, dataset: str, company: str, given: dict[str, str], pretrain: int, unseen: str, make: bool
+) -> dict[str, dict[str, Any]]:
+    """Return what mini.prepare returns, "" for no file; one process at a time, as runs in other folders share the cache."""
     import mini
 
     folder = Path(cache)
@@ -45,7 +46,8 @@ def make_mini(cache: str, dataset: str, company: str, pretrain: bool, make: bool
         lock = FileLock(folder / ".lock")
     with lock:
         remove_leftovers(folder)
-        return mini.prepare(Path(dataset) if dataset else None, company, folder, pretrain, make)
+        data, left_out = (Path(path) if path else None for path in (dataset, unseen))
+        return mini.prepare(data, company, folder, given=given, pretrain=pretrain, unseen=left_out, make=make)
 
 
 def on_the_hub(values: dict[str, dict[str, Any]], root: Path) -> list[tuple[str, str, str, str]]:

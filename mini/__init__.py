@@ -5,8 +5,9 @@ import importlib.metadata
 import json
 from pathlib import Path
 
+from helpers.complaints import normalise
 from helpers.files import code_of, sha256
-from helpers.sources import COMPANY, NARRATIVE, read
+from helpers.sources import COMPANY, NARRATIVE, is_mini, read
 from mini import writer
 
 HERE = Path(__file__).parent
@@ -23,20 +24,21 @@ MAP = {  # of learning rates: the miniatures' best ones are larger than those of
 COMPUTING = {"DEVICE": "cpu", "PRECISION": "float32"}
 
 
-def values(data: Path, models: dict[str, Path], embedded: bool) -> dict[str, dict]:
-    """Return {notebook: {parameter: value}} of a mini run on this data with these miniature models.
+def values(data: Path, models: dict[str, str], embedded: bool) -> dict[str, dict]:
+    """Return {notebook: {parameter: value}} of a mini run on this data with these models.
 
-    Of the embedded data the best accuracy that anyone can expect is known.
+    The settings of a training are for miniatures; another model keeps the notebook's. Of the embedded data the best accuracy
+    that anyone can expect is known.
     """
-    distilbert, gpt2 = ({name.upper(): str(models[name])} for name in KINDS)
-    training = COMPUTING | TRAINING
+    distilbert, gpt2 = ({kind.upper(): models[kind]} for kind in KINDS)
+    training = {kind: COMPUTING | (TRAINING if is_mini(models[kind]) else {}) for kind in KINDS}
     known = {"CEILING": writer.ceiling()} if embedded else {}
     return {
         "01_data": {"DATASET": str(data), **distilbert, **gpt2},
         "02_test_data": distilbert | gpt2 | COMPUTING | known | {"MORE_ROWS": 150},  # of the 800 there are, for speed
-        "03_distilbert_lora": distilbert | training,
-        "04_gpt2_lora": gpt2 | training,
-        "05_gpt2_qlora": gpt2 | training,
+        "03_distilbert_lora": distilbert | training["distilbert"],
+        "04_gpt2_lora": gpt2 | training["gpt2"],
+        "05_gpt2_qlora": gpt2 | training["gpt2"],
         "appendix_rates": MAP,
     }
 
@@ -53,29 +55,42 @@ def shipped_models() -> dict[str, Path]:
     return {kind: next(CHECKPOINTS.glob(f"mini-{kind}-*")) for kind in KINDS}
 
 
-def prepare(dataset: Path | None, company: str, cache: Path, pretrain: bool, make: bool = True) -> dict[str, dict]:
+def prepare(
+    dataset: Path | None,
+    company: str,
+    cache: Path,
+    *,
+    given: dict[str, str] | None = None,
+    pretrain: int = 0,
+    unseen: Path | None = None,
+    make: bool = True,
+) -> dict[str, dict]:
     """Return the values of a mini run; where `make` says so, what lacks of data and models is made, and kept in the cache.
 
-    Without a data set the embedded complaints are written. To pretrain takes the narratives of all companies but the
-    study's, so that no text of the study is seen before notebook 03. ValueError says when those are too few.
+    Without a data set the embedded complaints are written. The models are those given, {kind: checkpoint}, and otherwise the
+    shipped ones or, with a number of steps to pretrain, new ones. These learn from the narratives of all companies but the
+    study's, without those of the file `unseen`, so that no text of an evaluation is seen before it. ValueError says when
+    those are too few.
     """
     data = dataset or embedded_data(cache)
     if make and not data.exists():
         writer.write_complaints(data)
-    if not pretrain:
-        return values(data, shipped_models(), dataset is None)
-    models = {kind: find_or_pretrain(kind, data, company, cache, make) for kind in KINDS}
+    models = {kind: str(folder) for kind, folder in shipped_models().items()} | (given or {})
+    for kind in [kind for kind in KINDS if pretrain and kind not in (given or {})]:
+        models[kind] = str(find_or_pretrain(kind, pretrain, data, company, unseen, cache, make))
     return values(data, models, dataset is None)
 
 
-def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: bool) -> Path:
+def find_or_pretrain(
+    kind: str, steps: int, data: Path, company: str, unseen: Path | None, cache: Path, make: bool
+) -> Path:
     """Return the folder of a miniature model that has learned from this data, in the cache; pretrain it if it is not there.
 
-    It lies in a folder named by what it was made from: the data's bytes, the company left out, the code, the libraries.
+    It lies in a folder named by what it was made from: the data's bytes, what was left out, the steps, code and libraries.
     """
     code = code_of((HERE / "pretrain.py").read_text(encoding="utf-8"))
-    about = [company, *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
-    digest = hashlib.sha256((code + json.dumps([sha256(data), *about])).encode()).hexdigest()[:8]
+    about = [company, steps, *(sha256(path) for path in (data, unseen) if path), *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
+    digest = hashlib.sha256((code + json.dumps(about)).encode()).hexdigest()[:8]
     folder = cache / f"pretrained-{digest}"
     for found in folder.glob(f"mini-{kind}-*"):
         return found
@@ -83,17 +98,23 @@ def find_or_pretrain(kind: str, data: Path, company: str, cache: Path, make: boo
         return folder / f"mini-{kind}-not-made-yet"
     from mini import pretrain  # torch and transformers take seconds to import
 
-    return pretrain.build(kind, other_narratives(data, company), folder)
+    return pretrain.build(kind, other_narratives(data, company, unseen), folder, steps)
 
 
-def other_narratives(data: Path, company: str) -> list[str]:
-    """Return the narratives of all companies but one; ValueError says when there are too few to learn from."""
+def other_narratives(data: Path, company: str, unseen: Path | None = None) -> list[str]:
+    """Return the narratives of all companies but one that are not in the file `unseen`.
+
+    ValueError says when there are too few to learn from.
+    """
     columns = {"company": COMPANY, "text": NARRATIVE}
-    texts = []
+    texts: list[str] = []
+    left_out: set[str] = set()
+    for part in read(unseen, {"text": NARRATIVE}) if unseen else ():
+        left_out.update(map(normalise, part.column("text").drop_null().to_pylist()))
     for part in read(data, columns):
         rows = part.to_pandas()
         rows = rows[(rows["company"] != company) & (rows["text"].fillna("").str.strip() != "")]
-        texts += rows["text"].tolist()
+        texts += [text for text in rows["text"] if normalise(text) not in left_out]
     if len(texts) < FEWEST:
         raise ValueError(
             f"DATASET {data} has {len(texts)} narratives of companies other than {company}; --pretrain makes the miniature "

@@ -72,7 +72,7 @@ KIT = """
 import os, subprocess, time
 
 
-def prepare(dataset, company, cache, pretrain, make):
+def prepare(dataset, company, cache, **asked):
     sleeper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     (cache / "pids").write_text(f"{os.getpid()} {sleeper.pid}")
     time.sleep(1000)

@@ -240,9 +240,9 @@ def test_the_ceiling_is_what_a_judge_who_knows_what_is_planted_can_expect(study,
 
 
 def test_only_the_embedded_data_have_a_known_ceiling(tmp_path):
-    given = mini.prepare(None, "", tmp_path, pretrain=False, make=False)
+    given = mini.prepare(None, "", tmp_path, make=False)
     assert given["02_test_data"]["CEILING"] == writer.ceiling()
-    given = mini.prepare(tmp_path / "own.csv", "", tmp_path, pretrain=False, make=False)
+    given = mini.prepare(tmp_path / "own.csv", "", tmp_path, make=False)
     assert "CEILING" not in given["02_test_data"]
 
 

@@ -35,10 +35,10 @@ def write_table(path, others=240, ending=""):
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
-    """Let a pretraining take two steps of a model 64 wide."""
+    """Let a pretraining train a model 64 wide."""
     with pytest.MonkeyPatch.context() as patch:
         for kind in KINDS:
-            patch.setitem(pretrain.RECIPES, kind, pretrain.Recipe(vocabulary=300, width=64, steps=2))
+            patch.setitem(pretrain.RECIPES, kind, pretrain.Recipe(vocabulary=300, width=64))
         yield
 
 
@@ -52,7 +52,7 @@ def letters(tmp_path_factory):
 def folders(letters, tmp_path_factory):
     """Return {kind: folder} of the models made for the small table; they are read only."""
     cache = tmp_path_factory.mktemp("cache")
-    return {kind: mini.find_or_pretrain(kind, letters, STUDY, cache, True) for kind in KINDS}
+    return {kind: mini.find_or_pretrain(kind, 2, letters, STUDY, None, cache, True) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,7 +89,7 @@ def test_same_seed_same_weights(tmp_path, kind):
         f"the bank took fee number {i} and another fee, and nobody there answered my letter about it"
         for i in range(240)
     ]
-    one, two, three = (pretrain.build(kind, texts, tmp_path / str(i), seed) for i, seed in enumerate((0, 0, 1)))
+    one, two, three = (pretrain.build(kind, texts, tmp_path / str(i), 2, seed) for i, seed in enumerate((0, 0, 1)))
     assert one.name == two.name != three.name
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
 
@@ -97,11 +97,11 @@ def test_same_seed_same_weights(tmp_path, kind):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_built_once_and_anew_for_other_narratives(tmp_path, monkeypatch, suffix):
     table, cache = write_table(tmp_path / f"letters{suffix}"), tmp_path / "cache"
-    first = mini.prepare(table, STUDY, cache, pretrain=True)
+    first = mini.prepare(table, STUDY, cache, pretrain=2)
     with monkeypatch.context() as patch:
         patch.setattr(pretrain, "build", lambda *args: pytest.fail("built twice"))
-        assert mini.prepare(table, STUDY, cache, pretrain=True) == first
-    other = mini.prepare(write_table(tmp_path / f"other{suffix}", ending="Fix it."), STUDY, cache, pretrain=True)
+        assert mini.prepare(table, STUDY, cache, pretrain=2) == first
+    other = mini.prepare(write_table(tmp_path / f"other{suffix}", ending="Fix it."), STUDY, cache, pretrain=2)
     for name, base in (("03_distilbert_lora", "DISTILBERT"), ("04_gpt2_lora", "GPT2"), ("05_gpt2_qlora", "GPT2")):
         assert other[name][base] != first[name][base]
     assert first["04_gpt2_lora"] == first["05_gpt2_qlora"]
@@ -111,9 +111,9 @@ def test_built_once_and_anew_for_other_narratives(tmp_path, monkeypatch, suffix)
 def test_a_folder_of_other_content_under_the_same_name_is_pretrained_on_anew(tmp_path):
     (tmp_path / "shards").mkdir()
     write_table(tmp_path / "shards/part-0.parquet")
-    made = [mini.find_or_pretrain("gpt2", tmp_path / "shards", STUDY, tmp_path / "cache", True)]
+    made = [mini.find_or_pretrain("gpt2", 2, tmp_path / "shards", STUDY, None, tmp_path / "cache", True)]
     write_table(tmp_path / "shards/part-0.parquet", ending="Fix it.")
-    made.append(mini.find_or_pretrain("gpt2", tmp_path / "shards", STUDY, tmp_path / "cache", True))
+    made.append(mini.find_or_pretrain("gpt2", 2, tmp_path / "shards", STUDY, None, tmp_path / "cache", True))
     assert made[0] != made[1]
 
 
@@ -122,9 +122,9 @@ def test_a_model_that_was_not_finished_is_not_used(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pretrain.PreTrainedTokenizerFast, "save_pretrained", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            mini.find_or_pretrain("gpt2", table, STUDY, cache, True)
+            mini.find_or_pretrain("gpt2", 2, table, STUDY, None, cache, True)
     assert not list(cache.glob("*/mini-*"))
-    assert (mini.find_or_pretrain("gpt2", table, STUDY, cache, True) / "tokenizer.json").exists()
+    assert (mini.find_or_pretrain("gpt2", 2, table, STUDY, None, cache, True) / "tokenizer.json").exists()
 
 
 def test_no_text_of_the_study_is_seen(folders, letters):
@@ -138,14 +138,14 @@ def test_no_text_of_the_study_is_seen(folders, letters):
 def test_too_few_narratives_are_refused_with_their_number(tmp_path):
     table = write_table(tmp_path / "few.csv", others=12)
     with pytest.raises(ValueError, match=r"few\.csv has 12 narratives of companies other than STUDY BANK.*-p DATASET"):
-        mini.prepare(table, STUDY, tmp_path / "cache", pretrain=True)
+        mini.prepare(table, STUDY, tmp_path / "cache", pretrain=2)
 
 
 def test_an_unreadable_data_set_is_refused_by_name(tmp_path):
     table = tmp_path / "torn.parquet"
     table.write_bytes(b"PAR1 torn")
     with pytest.raises(ValueError, match=r"torn\.parquet"):
-        mini.prepare(table, STUDY, tmp_path / "cache", pretrain=True)
+        mini.prepare(table, STUDY, tmp_path / "cache", pretrain=2)
 
 
 # --- the shipped ones
@@ -161,13 +161,13 @@ def test_one_miniature_model_of_each_kind_is_shipped_small_and_named_by_its_weig
 
 
 def test_without_pretraining_a_mini_run_takes_them_and_only_to_list_it_makes_nothing(tmp_path):
-    listed = mini.prepare(None, STUDY, tmp_path / "cache", pretrain=False, make=False)
+    listed = mini.prepare(None, STUDY, tmp_path / "cache", make=False)
     assert not (tmp_path / "cache").exists()
-    assert mini.prepare(None, STUDY, tmp_path / "cache", pretrain=False) == listed
+    assert mini.prepare(None, STUDY, tmp_path / "cache") == listed
     assert Path(listed["01_data"]["DATASET"]).exists()
     assert listed["03_distilbert_lora"]["DISTILBERT"] == str(mini.shipped_models()["distilbert"])
     table = write_table(tmp_path / "own.csv")
-    assert mini.prepare(table, STUDY, tmp_path / "cache", pretrain=False)["04_gpt2_lora"] == listed["04_gpt2_lora"]
+    assert mini.prepare(table, STUDY, tmp_path / "cache")["04_gpt2_lora"] == listed["04_gpt2_lora"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import json
 from pathlib import Path
 
 
-def prepare(dataset, company, cache, pretrain, make):
+def prepare(dataset, company, cache, **asked):
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "asked.json").write_text(json.dumps([dataset and str(dataset), company]))
     return {"01_data": {"TRAIN_ROWS": 5, "DATASET": cache / "asked.json"}, "03_distilbert_lora": {"RANK": 2}}
@@ -125,7 +125,7 @@ def test_mini_gives_other_values_and_the_command_line_wins(fresh):
     assert json.loads((fresh.folder / "runs/cache/asked.json").read_text()) == [None, "A BANK"]
 
 
-REFUSING = "import os\n\n\ndef prepare(dataset, company, cache, pretrain, make):\n    {}\n"
+REFUSING = "import os\n\n\ndef prepare(dataset, company, cache, **asked):\n    {}\n"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ SHARED = """
 import os, time
 
 
-def prepare(dataset, company, cache, pretrain, make):
+def prepare(dataset, company, cache, **asked):
     for word in ("begin", "end"):
         with open(cache / "diary", "a") as diary:
             diary.write(f"{word} {os.getpid()}\\n")

@@ -166,7 +166,7 @@ def test_a_driver_without_docstrings_and_asserts_runs_them_all(fresh):
     )
 
 
-KIT = "def prepare(dataset, company, cache, pretrain, make):\n    return {'01_data': {'TRAIN_ROWS': 7}}\n"
+KIT = "def prepare(dataset, company, cache, **asked):\n    return {'01_data': {'TRAIN_ROWS': 7}}\n"
 
 
 @pytest.mark.parametrize("safe", ["", "1"], ids=["", "safe path"])

@@ -16,6 +16,7 @@ from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
+from helpers import minilm
 from helpers.files import place
 from helpers.sources import is_local
 
@@ -167,12 +168,12 @@ def data_pattern(config: str) -> str:
 
 
 def find_model(model: str, revision: str, architecture: str, max_tokens: int | None = None) -> str:
-    """Return the folder of the checkpoint to load, a local one or a hub id's at the pinned revision, once it is checked.
+    """Return the folder of the checkpoint to load: a local one, minilm, or a hub id's at the pinned revision, once it is checked.
 
     ValueError says what the folder lacks: a readable configuration, a tokenizer, weights, the architecture with its layers,
     or positions for so many tokens.
     """
-    folder = place(model)
+    folder = minilm.checkpoint() if model == minilm.NAME else place(model)
     parameter = architecture.upper()
     if not folder.is_dir():
         if is_local(model):

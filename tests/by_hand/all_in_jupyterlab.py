@@ -21,7 +21,7 @@ from driver.stages import NAMES  # noqa: E402
 
 def main(folder: Path) -> None:
     """Run the notebooks in their order, and say of each how many cells ran."""
-    values = mini.prepare(None, "", folder / "cache", pretrain=False)
+    values = mini.prepare(None, "", folder / "cache")
     with jupyterlab(folder) as (notebooks, address):
         out = notebooks.parent / "out"
         for name in NAMES:
