@@ -26,7 +26,7 @@ FLAGS = {
     "--mini": "run offline in minutes, on embedded data and miniature models",
     "--controls": "train head-only and full fine-tuning too, to compare with, each at a learning rate from a map of its own",
     "--force": "run also what is up to date",
-    "--save": "after all succeeded, write the outputs into notebooks/ (needs --controls)",
+    "--save": "after all succeeded, write the outputs into notebooks/ (needs --controls and --labels)",
     "--list": "show the notebooks, their state and parameters; run nothing",
     "--prefetch": "download the full study's data and models, then run offline; run nothing",
 }
@@ -65,6 +65,15 @@ def parse() -> argparse.Namespace:
         default=[],
         help="train 03 to 05, and the controls, once for each seed (42)",
     )
+    add(
+        "--labels",
+        nargs="?",
+        type=int,
+        metavar="DRAWS",
+        default=0,
+        const=5,
+        help="train on few labelled complaints too, as many draws of them as given (5)",
+    )
     help_sweep = "run the series for each value of a parameter"
     add("--sweep", nargs="+", metavar=("NAME", "VALUE"), default=[], help=help_sweep)
     add("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
@@ -73,6 +82,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     named = {Path(name).stem for name in [*(options.only or []), options.first or ""]}
     options.controls = options.controls or bool(named & set(stages.CONTROLS))
+    options.labels = options.labels or 5 * (stages.LABELS in named)
     check(options)
     return options
 
@@ -85,12 +95,13 @@ def check(options: argparse.Namespace) -> None:
         )
     if options.prefetch and options.mini:
         raise Refused("--prefetch is for the full study: --mini makes its own data and models, and needs no network.")
-    if options.pretrain < 0:
-        raise Refused(f"--pretrain {options.pretrain}: the number of steps must be positive.")
     if options.jobs < 1:
         raise Refused(f"--jobs {options.jobs}: at least one notebook has to run at a time.")
-    if options.save and not options.controls:
-        raise Refused("--save writes the outputs of all notebooks, the controls' too. Add --controls.")
+    for name, number in (("--pretrain", options.pretrain), ("--labels", options.labels)):
+        if number < 0:
+            raise Refused(f"{name} {number}: the number must be positive.")
+    if options.save and not (options.controls and options.labels):
+        raise Refused("--save writes the outputs of all notebooks, of the appendices too. Add --controls --labels.")
     if options.sweep and (options.only or options.first or options.save):
         raise Refused("--sweep runs the whole series for each value; it does not go with --only, --from, --save.")
     if len(set(options.seeds)) < len(options.seeds):
@@ -140,7 +151,7 @@ def make_jobs(options: argparse.Namespace, every: list[Stage], known: Values, gi
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     out = (options.out or (ROOT / "runs/mini" if options.mini else ROOT)).resolve()
-    every = stages.series(options.seeds, options.controls)
+    every = stages.series(options.seeds, options.controls, options.labels)
     chosen = stages.select(every, options.only, options.first)
     records.versions(ROOT / "requirements.txt")  # what is not installed is refused now, not at the first notebook
     known = {name: parameters.defaults(ROOT / f"notebooks/{name}.ipynb") for name in NAMES}

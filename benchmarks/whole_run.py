@@ -32,7 +32,15 @@ def one_run() -> dict[tuple[str, str], float]:
         again = seconds_of_run(project, {})
         executed = sorted((project / "runs" / "mini" / "executed").glob("*.ipynb"))
         notebooks = {path.stem: parts_of(path) for path in executed}
-        given = {"cache": f"{place}/demo", "dataset": "", "company": "", "given": {}, "pretrain": 0, "unseen": "", "make": True}
+        given = {
+            "cache": f"{place}/demo",
+            "dataset": "",
+            "company": "",
+            "given": {},
+            "pretrain": 0,
+            "unseen": "",
+            "make": True,
+        }
         demo = in_child("driver.prepare:make_mini", **given)["process_seconds"]
     driver = total - demo - sum(sum(parts.values()) for parts in notebooks.values())
     return {

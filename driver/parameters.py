@@ -20,7 +20,11 @@ RANGES = {  # of other parameters: a count from 1, a fraction from 0
     "LEARNING_RATE": (0, 1),
     "CEILING": (0, 1),
 }
-OPTIONS = {"OUT": "--out DIR", "RUNS": "--seeds SEED … and --controls"}  # set by the driver, by way of these options
+OPTIONS = {
+    "OUT": "--out DIR",
+    "RUNS": "--seeds SEED … and --controls",
+    "DRAWS": "--labels DRAWS",
+}  # set by the driver, by way of these options
 
 
 def read_notebook(path: Path) -> dict:

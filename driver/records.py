@@ -1,7 +1,6 @@
 """What is on disk and whether it is whole: atomic writes, hashes, and one manifest per stage, written last."""
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -14,7 +13,7 @@ from driver import Refused, Unmade, surroundings
 from driver.parameters import code_cells, sources
 from driver.stages import Stage
 from helpers import machine
-from helpers.files import code_of, modules_of, sha256, write_whole
+from helpers.files import code_of, digest, modules_of, sha256, write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
 
@@ -40,7 +39,7 @@ def provenance(root: Path) -> dict[str, Any]:
     """Return where a stage is made, as plain JSON: recorded and shown, and never a reason to run it again."""
     return {
         "host": platform.node(),
-        "CPU": cpu(),
+        "CPU": machine.cpu_name(),
         "device": device(),
         "versions": {"Python": platform.python_version(), **versions(root / "requirements.txt")},
     }
@@ -49,18 +48,6 @@ def provenance(root: Path) -> dict[str, Any]:
 def device() -> str:
     """Return the kinds of GPU that a kernel may get, whichever of them it is, or "cpu"."""
     return ", ".join(sorted(set(surroundings.gpus().values()))) or "cpu"
-
-
-def cpu() -> str:
-    """Return the processor's name, or its kind where the system does not tell the name."""
-    told = machine.CPUINFO.read_text() if machine.CPUINFO.exists() else ""
-    names = re.findall(r"^model name\s*: (.+)$", told, re.MULTILINE)
-    return names[0] if names else platform.machine()
-
-
-def digest(content: object) -> str:
-    """Return one hash over what JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def inputs(stage: Stage, values: dict[str, Any], root: Path, out: Path) -> dict[str, Any]:
@@ -113,9 +100,9 @@ def unfinished(name: str, out: Path) -> str:
     manifest = read_manifest(name, out)
     if manifest is None:
         return "missing, not finished yet"
-    for file, digest in manifest["made"].items():
+    for file, hashed in manifest["made"].items():
         try:
-            if sha256(out / file) != digest:
+            if sha256(out / file) != hashed:
                 return f"stale, {file} is damaged"
         except OSError:
             return f"stale, {file} is missing or unreadable"

@@ -55,6 +55,7 @@ DATA = ("01_data", "02_test_data")
 ADAPTERS = ("03_distilbert_lora", "04_gpt2_lora")  # to which controls belong
 TRAININGS = (*ADAPTERS, "05_gpt2_qlora")  # run once for each seed, as the controls are
 CONTROLS = ("appendix_rates", "appendix_controls")  # run where they are asked for
+LABELS = "appendix_labels"  # as is this, for each draw of labelled complaints and for all together
 STAGES = (
     stage("01_data", (), "data/pool.parquet", "data/train.parquet"),
     stage("02_test_data", ("01_data",), "data/held_out.parquet"),
@@ -66,14 +67,16 @@ STAGES = (
     stage("06_comparing", DATA, "results/predictions.parquet", "plots/barplot_perfmetrics.png"),  # and all its RUNS
     stage("appendix_confidence", (*DATA, "06_comparing")),
     stage("appendix_errors", (*DATA, "06_comparing")),  # and all RUNS
+    stage(LABELS, DATA),  # with --labels
 )
 NAMES = [stage.name for stage in STAGES]
 
 
-def series(seeds: Sequence[int] = (), controls: bool = False) -> list[Stage]:
+def series(seeds: Sequence[int] = (), controls: bool = False, draws: int = 0) -> list[Stage]:
     """Return all stages in an order in which they can run: the first seed's at the top, each other's in seeds/SEED/.
 
-    The learning-rate map is made once, with the first seed, for the controls of all seeds.
+    The learning-rate map is made once, with the first seed, for the controls of all seeds. Each draw of labelled complaints
+    is a stage in draws/DRAW/, before the one that shows them all.
     """
     first_seed = {"SEED": seeds[0]} if seeds else {}
     first = {s.name: replace(s, values=first_seed) for s in STAGES if s.name in (*TRAININGS, *CONTROLS)}
@@ -81,10 +84,13 @@ def series(seeds: Sequence[int] = (), controls: bool = False) -> list[Stage]:
     more = [first[s].in_folder(f"seeds/{seed}", seeded, {"SEED": seed}) for seed in seeds[1:] for s in seeded]
     runs = [*seeded, *(stage.name for stage in more)]
     trained = [stage for name, stage in first.items() if name in TRAININGS or controls]
-    last, confidence, errors = STAGES[-3:]
+    last, confidence, errors, labels = STAGES[-4:]
     last = replace(last, needs=(*last.needs, *runs), values={"RUNS": runs})
     errors = replace(errors, needs=(*errors.needs, *runs))
-    return [*STAGES[:2], *trained, *more, last, confidence, errors]
+    each_draw = [labels.in_folder(f"draws/{draw}", (), {"DRAWS": [draw]}) for draw in range(draws)]
+    labels = replace(labels, needs=(*DATA, *(s.name for s in each_draw)), values={"DRAWS": list(range(draws))})
+    of_labels = [*each_draw, labels] if draws else []
+    return [*STAGES[:2], *trained, *more, last, confidence, errors, *of_labels]
 
 
 def sweep_folder(name: str, value: object) -> str:

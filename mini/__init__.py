@@ -21,6 +21,12 @@ MAP = {  # of learning rates: the miniatures' best ones are larger than those of
     "FULL_RATES": [2e-5, 6.3e-5, 2e-4, 6.3e-4, 2e-3],
     "MAP_ROWS": 800,
 }
+LABELS = {  # few and small for speed; the miniatures' own learning rates, fixed on the validation of other seeds
+    "LABELS": [8, 32, 128, 512],
+    "HEAD_RATE": 1e-2,
+    "LORA_RATE": 3e-3,
+    "FULL_RATE": 1e-3,
+}
 COMPUTING = {"DEVICE": "cpu", "PRECISION": "float32"}
 
 
@@ -40,6 +46,7 @@ def values(data: Path, models: dict[str, str], embedded: bool) -> dict[str, dict
         "04_gpt2_lora": gpt2 | training["gpt2"],
         "05_gpt2_qlora": gpt2 | training["gpt2"],
         "appendix_rates": MAP,
+        "appendix_labels": LABELS if is_mini(models["distilbert"]) else {},
     }
 
 
@@ -89,7 +96,12 @@ def find_or_pretrain(
     It lies in a folder named by what it was made from: the data's bytes, what was left out, the steps, code and libraries.
     """
     code = code_of((HERE / "pretrain.py").read_text(encoding="utf-8"))
-    about = [company, steps, *(sha256(path) for path in (data, unseen) if path), *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers"))]
+    about = [
+        company,
+        steps,
+        *(sha256(path) for path in (data, unseen) if path),
+        *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")),
+    ]
     digest = hashlib.sha256((code + json.dumps(about)).encode()).hexdigest()[:8]
     folder = cache / f"pretrained-{digest}"
     for found in folder.glob(f"mini-{kind}-*"):

@@ -167,9 +167,7 @@ def batches(
                 1,
                 recipe.tokens_per_step // widths[min(start + recipe.tokens_per_step // widths[start], len(order)) - 1],
             )
-        for start, end in random.permutation(list(zip(starts, [*starts[1:], len(order)], strict=True)))[
-            : steps - made
-        ]:
+        for start, end in random.permutation(list(zip(starts, [*starts[1:], len(order)], strict=True)))[: steps - made]:
             yield [rows[i] for i in order[start:end]]
             made += 1
 

@@ -61,7 +61,15 @@ def pretraining(request, tmp_path_factory):
         return
     cache, log = tmp_path_factory.mktemp("rebuilt"), tmp_path_factory.mktemp("log") / "rebuilt.log"
     company = parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"]
-    asked = {"cache": cache, "dataset": "", "company": company, "given": {}, "pretrain": 140, "unseen": "", "make": True}
+    asked = {
+        "cache": cache,
+        "dataset": "",
+        "company": company,
+        "given": {},
+        "pretrain": 140,
+        "unseen": "",
+        "make": True,
+    }
     with open(log, "w") as file:
         command = processes.child_command("driver.prepare:make_mini", asked, ROOT)
         environment = surroundings.settled(os.environ) | machine.pins()

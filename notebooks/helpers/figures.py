@@ -41,6 +41,16 @@ METHODS = {  # the colour of each way to make a model, the same in all figures
 }
 
 
+WAYS = {  # how the lines of the ways to learn from labels look
+    "keyword": {"color": "grey", "linestyle": ":", "marker": None},
+    "tfidf_logreg": {"color": METHODS["baseline"], "linestyle": "--", "marker": "D"},
+    "embedding_logreg": {"color": "C4", "linestyle": "--", "marker": "v"},
+    "head": {"color": METHODS["head"], "linestyle": "-", "marker": "^"},
+    "lora": {"color": METHODS["lora"], "linestyle": "-", "marker": "o"},
+    "full": {"color": METHODS["full"], "linestyle": "-", "marker": "s"},
+}
+
+
 def reach(values: pd.Series, ranges: pd.Series) -> np.ndarray:
     """Return how far the intervals reach below and above the values, shape (2, values), as errorbar takes it."""
     low, high = np.array(ranges.tolist()).T
@@ -148,6 +158,44 @@ def draw_against(cost: pd.Series, table: pd.DataFrame, baseline: str, axes: plt.
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if cost.max() > 10 * cost.min() else (1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter("")
+
+
+def draw_label_curve(summary: pd.DataFrame, axes: plt.Axes) -> None:
+    """Draw accuracy against the number of labels, its axis a logarithm: a line a model with its interval, named at its end.
+
+    `summary` has rows of model, labels, accuracy and interval; a model without labels is a level line.
+    """
+    ends = {}
+    for name, part in summary.groupby("model", sort=False):
+        style = WAYS[name]
+        if (part["labels"] == 0).all():
+            axes.axhline(part["accuracy"].iloc[0], label=name, **style | {"marker": None})
+            ends[name] = (summary["labels"].max(), part["accuracy"].iloc[0])
+            continue
+        part = part.sort_values("labels")
+        low, high = np.array(part["interval"].tolist()).T
+        axes.plot(part["labels"], part["accuracy"], **style)
+        axes.fill_between(part["labels"], low, high, color=style["color"], alpha=0.12, linewidth=0)
+        ends[name] = tuple(part[["labels", "accuracy"]].iloc[-1])
+    labels = sorted(set(summary["labels"]) - {0})
+    axes.set(xscale="log", xlabel="labelled complaints", ylim=(max(0.5, summary["accuracy"].min() - 0.03), 1.0))
+    axes.set_xticks(labels, [f"{number:,}" for number in labels])
+    axes.xaxis.set_minor_formatter("")
+    order = sorted(ends, key=lambda name: ends[name][1])
+    for place, name in enumerate(order):
+        beside = (1.03, 0.05 + 0.9 * place / max(1, len(order) - 1))  # evenly, so that no name covers another
+        colour = WAYS[name]["color"]
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 3}
+        axes.annotate(
+            name,
+            ends[name],
+            beside,
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            color=colour,
+            arrowprops=leader,
+        )
 
 
 def draw_reliability(labels: np.ndarray, probability: np.ndarray, name: str, axes: plt.Axes, bins: int) -> None:

@@ -1,8 +1,10 @@
 """Files: where they lie, writing them whole, hashes of bytes and of code, and what JSON can hold."""
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
 import math
 import os
 import re
@@ -84,6 +86,30 @@ def sha256(path: Path) -> str:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: object) -> str:
+    """Return one hash over what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Return the rows of a file of JSON lines, none where there is no file; what a kill has torn is left out."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def append_line(path: Path, row: dict) -> None:
+    """Write the row as a line of its own at the end of a file of JSON lines, down to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size
+    with open(path, "ab") as file:
+        file.write(b"\n" * bool(torn) + json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def megabytes(folder: Path, pattern: str = "*") -> float:

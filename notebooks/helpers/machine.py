@@ -126,6 +126,13 @@ def pins() -> dict[str, str]:
     return {THREADS: PINS[THREADS]}
 
 
+def cpu_name() -> str:
+    """Return the processor's name, or its kind where the system does not tell the name."""
+    told = CPUINFO.read_text() if CPUINFO.exists() else ""
+    names = re.findall(r"^model name\s*: (.+)$", told, re.MULTILINE)
+    return names[0] if names else platform.machine()
+
+
 def numerics(computing: Computing | None) -> dict[str, str | int]:
     """Return what numbers may depend on beside code, data and versions: device, precision, instructions, threads, pins.
 

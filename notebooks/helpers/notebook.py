@@ -28,10 +28,11 @@ PARAMETERS = (  # every name that a parameters cell may hold
     *("DISTILBERT", "DISTILBERT_REVISION", "GPT2", "GPT2_REVISION", "DEVICE", "PRECISION", "MAX_TOKENS"),
     *("RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE"),
     *("HEAD_RATES", "LORA_RATES", "FULL_RATES", "RANKS", "MAP_ROWS", "SEED", "OUT"),
+    *("LABELS", "DRAWS", "HEAD_RATE", "LORA_RATE", "FULL_RATE"),
 )
 
 HELD_OUT = "held_out"  # the table that no choice may look at
-JUDGES = ("06_comparing", "appendix_confidence", "appendix_errors")  # the notebooks that open it
+JUDGES = ("06_comparing", "appendix_confidence", "appendix_errors", "appendix_labels")  # the notebooks that open it
 SERIES = "RUN_ALL_SERIES"  # the variable that tells a run with a folder of its own where 01 and 02 keep theirs
 
 

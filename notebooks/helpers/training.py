@@ -1,6 +1,7 @@
 """Training, taught in 03: its settings, `fit`, and what makes a training survive a kill and a small memory."""
 
 import copy
+import dataclasses
 import gc
 import hashlib
 import inspect
@@ -8,7 +9,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class ComplaintScores(evaluate.Metric):
         return self.compute(references=output.label_ids, predictions=output.predictions.argmax(axis=1))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Training:
     """What a training came to: its log by epoch, what it cost, and what the model says of validation.
 
@@ -161,6 +161,25 @@ def train_once(
     return by_epoch(finished["log"])
 
 
+def train_for(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train: pd.DataFrame,
+    max_tokens: int,
+    arguments: TrainingArguments,
+    steps: int,
+) -> None:
+    """Train what is not frozen for so many steps, without validation, and leave the model as the last step leaves it.
+
+    A training that was killed goes on after its last whole checkpoint, one every 100 steps; they go with the end.
+    """
+    fixed = {"max_steps": steps, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 100}
+    fixed |= {"load_best_model_at_end": False, "metric_for_best_model": None}
+    arguments = dataclasses.replace(arguments, **fixed)
+    train_whole(trainer_of(model, tokenizer, train, train, max_tokens, arguments), recipe=train_for)
+    shutil.rmtree(arguments.output_dir, ignore_errors=True)
+
+
 def by_epoch(log: list[dict]) -> pd.DataFrame:
     """Return the log of train_whole as one row an epoch: the losses, accuracy, F1, the seconds it took with its
     validation, in whichever run that was, and how many texts went through the model at a time."""
@@ -189,9 +208,11 @@ def train_whole(trainer: Trainer, recipe: Callable) -> list[dict]:
     while True:
         checkpoint = last_whole_checkpoint(Path(trainer.args.output_dir), key)
         if checkpoint:
-            last = logged(checkpoint)["log_history"][-1]
-            micro_batch = min(micro_batch, last["micro_batch"])
-            print(f"Going on after epoch {last['epoch']:.0f}, whose checkpoint is whole.")
+            before = logged(checkpoint)
+            micro_batch = min(
+                micro_batch, *(entry.get("micro_batch", micro_batch) for entry in before["log_history"][-1:])
+            )
+            print(f"Going on after step {before['global_step']}, epoch {before['epoch']:g}, whose checkpoint is whole.")
         else:
             trainer.model.load_state_dict(start, strict=False)
         if micro_batch < trainer.args.per_device_train_batch_size:
@@ -280,7 +301,8 @@ def last_whole_checkpoint(folder: Path, key: str) -> Path | None:
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name)):
         try:
             sealed = json.loads((checkpoint / "seal.json").read_text()) == seal(checkpoint, key)
-            if sealed and Path(logged(checkpoint)["best_model_checkpoint"] or "") in [*whole, checkpoint]:
+            best = logged(checkpoint)["best_model_checkpoint"]
+            if sealed and (best is None or Path(best) in [*whole, checkpoint]):
                 whole.append(checkpoint)
                 continue
         except (OSError, ValueError):
