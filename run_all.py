@@ -26,7 +26,7 @@ FLAGS = {
     "--mini": "run offline in minutes, on embedded data and miniature models",
     "--controls": "train head-only and full fine-tuning too, to compare with, each at a learning rate from a map of its own",
     "--force": "run also what is up to date",
-    "--save": "after all succeeded, write the outputs into notebooks/ (needs --controls and --labels)",
+    "--save": "publish the results after all succeeded: README, results/, plots/; of the demo the notebooks' outputs too",
     "--list": "show the notebooks, their state and parameters; run nothing",
     "--prefetch": "download the full study's data and models, then run offline; run nothing",
 }
@@ -100,8 +100,11 @@ def check(options: argparse.Namespace) -> None:
     for name, number in (("--pretrain", options.pretrain), ("--labels", options.labels)):
         if number < 0:
             raise Refused(f"{name} {number}: the number must be positive.")
-    if options.save and not (options.controls and options.labels):
-        raise Refused("--save writes the outputs of all notebooks, of the appendices too. Add --controls --labels.")
+    demo = options.mini and "DATASET" not in [name for name, _ in options.p]
+    if options.save and demo and not (options.controls and options.labels and not options.only and not options.first):
+        raise Refused(
+            "--save writes the outputs of all of the demo's notebooks. Add --controls --labels, without --only."
+        )
     if options.sweep and (options.only or options.first or options.save):
         raise Refused("--sweep runs the whole series for each value; it does not go with --only, --from, --save.")
     if len(set(options.seeds)) < len(options.seeds):
@@ -172,7 +175,7 @@ def run(options: argparse.Namespace) -> None:
         if name:
             publish.show_sweep(name, swept, out)
         if options.save:
-            publish.save(jobs, ROOT, out)
+            publish.save([job for job in jobs if job.stage in chosen], ROOT, out)
 
 
 def run_chosen(options: argparse.Namespace, chosen: list[Job], jobs: list[Job], out: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from helpers.scores import sentence
+from helpers.sources import is_mini
 
 NAMES = {  # how a sentence calls a baseline
     "majority": "guessing the commonest class",
@@ -14,9 +15,20 @@ NAMES = {  # how a sentence calls a baseline
 }
 
 
-def named(name: str) -> str:
+def shown(name: str, result: dict[str, Any]) -> str:
+    """Return a model's name, on real complaints with its base model's own name in it where that is no DistilBERT or GPT-2."""
+    model, _, method = name.partition("_")
+    bases = dict(zip(("distilbert", "gpt2"), result["models"], strict=False))
+    base = bases.get(model, model)
+    if base == "minilm":
+        return f"minilm_{method}"
+    return f"mini-{model}_{method}" if is_mini(base) and not is_mini(result["data"]) else name
+
+
+def named(name: str, result: dict[str, Any]) -> str:
     """Return how a sentence calls a model."""
-    return NAMES.get(name, f"`{name}`")
+    other = shown(name, result)
+    return NAMES[name] if name in NAMES and other == name else f"`{other}`"
 
 
 def accuracy(row: dict[str, Any]) -> str:
@@ -33,7 +45,7 @@ def quality(result: dict[str, Any]) -> str:
     pair = comparison(result, adapter, baseline)
     return (
         f"On {result['held_out']:,} held-out complaints the adapter (the LoRA weights) that scores best on validation, "
-        f"{named(adapter)}, reaches a mean accuracy of {accuracy(rows[adapter])} and the best baseline, {named(baseline)}, "
+        f"{named(adapter, result)}, reaches a mean accuracy of {accuracy(rows[adapter])} and the best baseline, {named(baseline, result)}, "
         f"{accuracy(rows[baseline])}: {sentence(pair, 'the adapter', 'the baseline')}."
     )
 
@@ -46,9 +58,12 @@ def cost(result: dict[str, Any]) -> str:
         if pair["verdict"] != "not run":
             lora, full = (result["costs"][f"{model}_{method}"] for method in ("lora", "full"))
             share = lora["trainable parameters"] / full["trainable parameters"]
-            one = f"`{model}_lora` trains {100 * share:.0f} % of the parameters of full fine-tuning and"
+            one = (
+                f"{named(f'{model}_lora', result)} trains {100 * share:.0f} % of the parameters of full fine-tuning and"
+            )
             parts.append(sentence(pair, one, "it"))
-    parts.append(sentence(comparison(result, "gpt2_qlora", "gpt2_lora"), "in 4 bits, `gpt2_qlora`", "`gpt2_lora`"))
+    pair = comparison(result, "gpt2_qlora", "gpt2_lora")
+    parts.append(sentence(pair, f"in 4 bits, {named('gpt2_qlora', result)}", named("gpt2_lora", result)))
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "." if not text.startswith("`") else text + "."
 
@@ -61,7 +76,7 @@ def advice(result: dict[str, Any]) -> str:
     if pair["verdict"] == "better":
         points = f"{100 * pair['difference']:.1f} points"
         return f"Here the adapter is worth its {seconds:,.0f} s of training where {points} of accuracy matter."
-    return f"Here a language model is not shown to be worth its {seconds:,.0f} s of training: take {named(baseline)}."
+    return f"Here a language model is not shown to be worth its {seconds:,.0f} s of training: take {named(baseline, result)}."
 
 
 def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any]:
@@ -72,3 +87,36 @@ def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any]:
 def sentences(result: dict[str, Any]) -> str:
     """Return the three sentences on what a run found."""
     return " ".join([quality(result), cost(result), advice(result)])
+
+
+def labels(result: dict[str, Any]) -> str:
+    """Return the sentences on how many labels it takes: the best pretrained way beside the linear model, few labels and many."""
+    rows = [row for row in result["summary"] if row["set"] == "held_out"]
+    by_number: dict[int, dict[str, dict]] = {}
+    for row in rows:
+        by_number.setdefault(row["labels"], {})[row["model"]] = row
+    rule = by_number.pop(0, {}).get("keyword")
+    parts = []
+    for number in (min(by_number), max(by_number)):
+        models = by_number[number]
+        linear = models.pop("tfidf_logreg")
+        best = max(models.values(), key=lambda row: row["accuracy"])
+        parts.append(
+            f"with {number:,} labelled complaints the pretrained way that scores highest, `{best['model']}`, has a mean "
+            f"accuracy of {told(best)}, and the linear model {told(linear)}"
+        )
+    text = f"On {rows[0]['texts']:,} held-out complaints, {'; '.join(parts)}."
+    if rule:
+        text += f" A keyword rule, written by people who know the task, has {told(rule)} without a label."
+    said = [
+        f"`{about.removesuffix(' on held_out')}` is {words}"
+        for about, words in result["sentences"].items()
+        if "held_out" in about
+    ]
+    return f"{text} Beside the linear model, {'; '.join(said)}."
+
+
+def told(row: dict[str, Any]) -> str:
+    """Return an accuracy with its 95 % interval: 0.961 (0.940 to 0.975)."""
+    low, high = row["interval"]
+    return f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})"

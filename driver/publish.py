@@ -7,23 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from driver import Refused, site
-from driver.parameters import defaults, read_notebook, source
+from driver.parameters import SOURCES, defaults, read_notebook, source
 from driver.scheduler import Job, state
-from driver.stages import NAMES, sweep_folder
-from helpers.files import write_whole
-from helpers.sources import short_name
+from driver.stages import LABELS, NAMES, sweep_folder
+from helpers import minilm
+from helpers.files import read_lines, write_whole
+from helpers.sources import is_mini, short_name
 
 MOST_BYTES = 1_000_000  # code-hosting pages stop showing larger notebooks
 MARKS = ("<!-- results: written by run_all.py --save -->", "<!-- end of results -->")
 RESULT = "06_comparing.json"
-DEMO = "offline_demo.json"  # the published result, under a name that no run writes
-FIGURE = "barplot_perfmetrics.png"
-FIGURES = {
-    FIGURE: FIGURE,
-    "06_accuracy.png": "accuracy.png",
-    "06_comparisons.png": "comparisons.png",
-    "06_cost.png": "cost.png",
+PUBLISHED = {  # by what was run: the published results, under names that no run writes, and how their figures' names begin
+    "demo": ("offline_demo.json", ""),
+    "real": ("real_complaints.json", "real_"),
+    "full": ("full_study.json", "full_"),
 }
+SECTIONS = {"06_comparing": "comparison", LABELS: "labels"}  # the notebooks whose results are published
+FIGURE = "barplot_perfmetrics.png"
+FIGURES = {  # and their figures
+    "06_comparing": {
+        FIGURE: FIGURE,
+        "06_accuracy.png": "accuracy.png",
+        "06_comparisons.png": "comparisons.png",
+        "06_cost.png": "cost.png",
+    },
+    LABELS: {"appendix_labels_curve.png": "labels.png"},
+}
+DRAWS = "results/label_draws.jsonl"  # a line for each finished draw of real complaints
 
 
 def read(path: Path) -> dict:
@@ -52,6 +62,11 @@ def interval(row: dict) -> str:
     return f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})"
 
 
+def kind_of_run(result: dict) -> str:
+    """Return what a result is of: the offline "demo", a miniature or two on "real" complaints, or a "full" run."""
+    return "full" if not result["mini"] else "demo" if is_mini(result["data"]) else "real"
+
+
 def score_rows(result: dict) -> list[dict[str, str]]:
     """Return the scores on the held-out complaints, a row a model, for the terminal."""
     return [
@@ -67,24 +82,33 @@ def score_rows(result: dict) -> list[dict[str, str]]:
 
 
 def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict[str, str]]:
-    """Return the front page's table, with costs and the study's scores: no trained heads, no baseline below the keyword rule."""
+    """Return the front page's table, with costs and the study's scores: no trained heads, no baseline below the keyword rule.
+
+    A miniature has its size in its cell, and minilm, which is no DistilBERT, has no score of the study beside it.
+    """
+    from driver import findings  # which imports pandas
+
     least = next((row["accuracy"] for row in result["table"] if row["name"] == "keyword"), 0)
     rows = []
+    real = kind_of_run(result) != "demo"  # the study's scores say nothing beside those of invented complaints
+    bases = dict(zip(("distilbert", "gpt2"), result["models"], strict=False))
     for row in result["table"]:
         name = row["name"]
         if row["method"] == "head" or (row["method"] == "baseline" and row["accuracy"] < least):
             continue
         cost = result["costs"][name]
         trained, seconds = cost.get("trainable parameters"), cost.get("training, s")
-        study = original.get(name)
+        base = bases.get(row["model"], "")
+        study = original.get(name) if real and base != "minilm" else None
+        size = f", a miniature of {cost['weights'] / 1e6:.1f} M parameters" if study and is_mini(base) else ""
         rows.append(
             {
-                "model": f"`{name}`",
+                "model": f"`{findings.shown(name, result)}`{size}",
                 "trainable parameters": f"{trained:,.0f}" if trained else "",
                 "training, s": f"{seconds:,.0f}" if seconds else "",
                 f"accuracy on {result['held_out']:,} held-out, mean over {seeds(result)} (95 %)": interval(row),
                 "sd over seeds": f"{row['sd']:.3f}" if row["sd"] is not None else "",
-                "on the test set": f"{row['test']:.3f}",
+                "on the test set": f"{row['test']:.3f}" if real else "",
                 "original study": f"{study['accuracy']:.3f}" if study else "",
             }
         )
@@ -101,9 +125,9 @@ def show_results(out: Path, root: Path, compare: bool) -> None:
     """Print the result table and, where asked to, how a mini run's compares with the published one."""
     result = read(out / "results" / RESULT)
     print(f"\n{table(score_rows(result))}")
-    published = root / "results" / DEMO
-    if result["mini"] and compare and published.exists():
-        print(beside_published(result, read(published)))
+    published = root / "results" / PUBLISHED["demo"][0]
+    if kind_of_run(result) == "demo" and compare and published.exists():
+        print(beside_published(result, read(published)["comparison"]))
 
 
 def first_text(path: Path) -> str:
@@ -203,28 +227,76 @@ def draw_sweep(name: str, found: dict[str, dict[str, list]]) -> bytes:
 
 
 def save(jobs: list[Job], root: Path, out: Path) -> None:
-    """Write clean outputs back into notebooks/, and the results into README.md, results/ and plots/; Refused when one is unfit."""
+    """Write what these jobs made into README.md, results/ and plots/, of the demo clean outputs into notebooks/ too.
+
+    Notebooks that ran on real complaints show their texts, so they are not saved. Refused when something is unfit to share:
+    then nothing is written.
+    """
     behind = [job.name for job in jobs if state(job) != "done"]
     if behind:
-        raise Refused(f"--save needs all notebooks up to date; these are not: {', '.join(behind)}. Run them first.")
-    pages = {name: root / f"notebooks/{name}.ipynb" for name in NAMES}
-    hidden = [root, Path.home(), out]
+        raise Refused(f"--save needs all that it saves up to date; these are not: {', '.join(behind)}. Run them first.")
     values = {job.name: job.values for job in jobs}
-    texts: dict[Path, str | bytes] = {
-        pages[name]: clean(pages[name], out / f"executed/{name}.ipynb", values[name], hidden) for name in NAMES
+    made = {name: read(out / f"results/{name}.json") for name in SECTIONS if name in values}
+    if not made:
+        raise Refused(f"--save publishes {' and '.join(SECTIONS)}, and neither is among {', '.join(values)}.")
+    kind = kind_of_run(next(iter(made.values())))
+    lacking = [name for name in NAMES if name not in values] if kind == "demo" else []
+    if lacking:
+        raise Refused(
+            f"--save writes the outputs of all of the demo's notebooks; {', '.join(lacking)} did not run. Add --controls --labels."
+        )
+    file, prefix = PUBLISHED[kind]
+    place = root / "results" / file
+    content = read(place) if place.exists() else {}
+    content |= {SECTIONS[name]: without_paths(result) for name, result in made.items()}
+    results = {
+        each: read(root / "results" / name)
+        for each, (name, _) in PUBLISHED.items()
+        if (root / "results" / name).exists()
     }
+    texts: dict[Path, str | bytes] = {place: json.dumps(content, indent=1, allow_nan=False)}
     texts[root / "README.md"] = with_results(
         (root / "README.md").read_text(encoding="utf-8"),
-        read(out / "results" / RESULT),
+        results | {kind: content},
         read(root / "results/original_study.json")["scores"],
     )
-    texts[root / "results" / DEMO] = (out / "results" / RESULT).read_bytes()
-    texts |= {root / "plots" / name: (out / "plots" / made).read_bytes() for made, name in FIGURES.items()}
+    if kind == "demo":
+        pages = {name: root / f"notebooks/{name}.ipynb" for name in NAMES}
+        hidden = [root, Path.home(), out]
+        texts |= {p: clean(p, out / f"executed/{name}.ipynb", values[name], hidden) for name, p in pages.items()}
+    else:
+        rows = [
+            row
+            for path in [root / DRAWS, out / DRAWS, *sorted(out.glob(f"draws/*/{DRAWS}"))]
+            for row in read_lines(path)
+        ]
+        texts[root / DRAWS] = "".join(f"{json.dumps(row)}\n" for row in {row["key"]: row for row in rows}.values())
+        refuse_narratives(texts, out)
+    for name in made:
+        texts |= {root / f"plots/{prefix}{to}": (out / "plots" / of).read_bytes() for of, to in FIGURES[name].items()}
     for path, text in texts.items():
         write_whole(path, text)
-    print(
-        f"Saved the outputs of {len(pages)} notebooks in {root / 'notebooks'}, the results in README.md, results/, plots/"
-    )
+    print(f"Saved {len(texts)} files: {', '.join(path.relative_to(root).as_posix() for path in texts)}")
+
+
+def without_paths(result: dict) -> dict:
+    """Return the result with the names of local data and models in place of their paths."""
+    named = {name: short_name(value) if name in SOURCES else value for name, value in result["parameters"].items()}
+    return result | {"parameters": named}
+
+
+def refuse_narratives(texts: dict[Path, str | bytes], out: Path) -> None:
+    """Raise Refused when one of the texts holds a run of words of a complaint in the run's tables."""
+    import pandas as pd  # a second to import
+
+    from helpers.complaints import words_in_common
+
+    tables = [pd.read_parquet(path, columns=["text"]) for path in sorted((out / "data").glob("*.parquet"))]
+    narratives = [text for table in tables for text in table["text"]]
+    for path, text in texts.items():
+        found = words_in_common(text.decode() if isinstance(text, bytes) else text, narratives)
+        if found:
+            raise Refused(f"{path.name} would hold words of a real complaint ({len(found)} runs). Nothing was written.")
 
 
 def values_of_run(stand: dict[str, Any], values: dict[str, Any]) -> list[dict]:
@@ -278,34 +350,58 @@ def machine_paths(output: dict, paths: list[Path]) -> list[str]:
 
 def provenance(result: dict) -> str:
     """Return a sentence on which data and models the numbers come from; those of the demo are called so."""
-    demo = "**the offline demo** (miniature models, synthetic complaints: how things work, not what full-size models reach)"
-    models = ", ".join(f"`{model}`" for model in result["models"])
-    return f"These numbers are of {demo if result['mini'] else 'a full run'}: data `{result['data']}`, models {models}."
+    run = {
+        "demo": "**the offline demo** (miniature models, synthetic complaints: how things work, not what full-size models reach)",
+        "real": "**real complaints**",
+        "full": "**a full run**",
+    }[kind_of_run(result)]
+    models = ", ".join(minilm.ABOUT if model == minilm.NAME else f"`{model}`" for model in result["models"])
+    return f"These numbers are of {run}: data `{result['data']}`, models {models}."
 
 
-def front_page(result: dict, original: dict[str, dict[str, float]]) -> str:
-    """Return what README says of a result: where it comes from, what came out, the figure, the table."""
-    from driver import findings  # as above
-
-    models = "miniature" if result["mini"] else "full-size"
-    figure = f"![Accuracy, precision, recall and F1 of all {models} models on the held-out complaints, coloured by method, a dot a seed](plots/{FIGURE})"
-    note = (
-        "An interval covers the draw of the held-out complaints and, where there are several, of the seeds. It does not cover "
-        "the draw of the training set, which all share. *On the test set* is for comparison with the original study alone."
-    )
-    parts = [
-        provenance(result),
-        findings.sentences(result),
-        figure,
-        table(front_rows(result, original), markdown=True),
-        note,
-    ]
+def front_page(results: dict[str, dict], original: dict[str, dict[str, float]]) -> str:
+    """Return what README says of the published results, {kind of run: content}: real complaints, the full study, the demo."""
+    parts = ["## What came out"]
+    parts += section(results["real"], "real", original) if "real" in results else []
+    if "full" in results:
+        parts += ["### The full study", *section(results["full"], "full", original)]
+    else:
+        parts.append(
+            "The full study, with the public DistilBERT and GPT-2 on a CUDA card, is **not yet run**; "
+            "[how to run it and send the result](CONTRIBUTING.md#the-full-study)."
+        )
+    parts += ["### What the first command reproduces", *section(results["demo"], "demo", original)]
     return "\n\n".join(parts)
 
 
-def with_results(text: str, result: dict, original: dict[str, dict[str, float]]) -> str:
-    """Return the README's text with what stands between its two marks replaced by what it says of the result."""
-    between = f"\n{front_page(result, original)}\n"
+def section(content: dict, kind: str, original: dict[str, dict[str, float]]) -> list[str]:
+    """Return the paragraphs about one published result: where it comes from, figures, what came out, the table."""
+    from driver import findings  # as above
+
+    prefix, parts = PUBLISHED[kind][1], []
+    parts.append(provenance(content.get("comparison") or content["labels"]))
+    if "labels" in content and kind != "demo":
+        alt = "Accuracy against the number of labelled complaints, a line with intervals for each way to learn"
+        parts += [f"![{alt}](plots/{prefix}labels.png)", findings.labels(content["labels"])]
+    if "comparison" in content:
+        result = content["comparison"]
+        parts.append(findings.sentences(result))
+        if kind == "demo":
+            alt = "Accuracy, precision, recall and F1 of all models on the held-out complaints, coloured by method, a dot a seed"
+            parts.append(f"![{alt}](plots/{prefix}{FIGURE})")
+        parts.append(table(front_rows(result, original), markdown=True))
+        note = (
+            "An interval covers the draw of the held-out complaints and, where there are several, of the seeds. It does not "
+            "cover the draw of the training set, which all share."
+        )
+        study = " *On the test set* is for comparison with the original study, which had another split."
+        parts.append(note + study * (kind != "demo"))
+    return parts
+
+
+def with_results(text: str, results: dict[str, dict], original: dict[str, dict[str, float]]) -> str:
+    """Return the README's text with what stands between its two marks replaced by what it says of the results."""
+    between = f"\n{front_page(results, original)}\n"
     pattern = re.compile(re.escape(MARKS[0]) + ".*" + re.escape(MARKS[1]), re.DOTALL)
     found, count = pattern.subn(lambda _: MARKS[0] + between + MARKS[1], text)
     if count != 1:

@@ -39,6 +39,8 @@ def result(verdict="undecided", difference=0.0, controls=True, seeds=5):
         "seeds": seeds,
     }
     return {
+        "data": "mini-complaints",
+        "models": ["mini-distilbert", "mini-gpt2"],
         "table": rows,
         "held_out": 1200,
         "picked": {"adapter": "gpt2_lora", "baseline": "tfidf_logreg"},
@@ -88,6 +90,6 @@ def test_without_controls_only_the_comparison_that_was_made_is_told():
 
 
 def test_the_published_result_can_be_told_in_sentences():
-    published = json.loads((ROOT / "results/offline_demo.json").read_text())
+    published = json.loads((ROOT / "results/offline_demo.json").read_text())["comparison"]
     text = findings.sentences(published)
     assert f"{published['held_out']:,}" in text and published["picked"]["adapter"] in text and text.count(".") > 3

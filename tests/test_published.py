@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def published():
-    return json.loads((ROOT / "results/offline_demo.json").read_text())
+    return json.loads((ROOT / "results/offline_demo.json").read_text())["comparison"]
 
 
 def test_equal_rows_are_said_to_be_equal_also_where_the_published_run_has_more(published):

@@ -391,8 +391,8 @@ def on_another_machine(project):
     )
     rewrite(
         project.folder / "driver/records.py",
-        "else platform.machine()",
-        "else None\n\n\ndef cpu():\n    return 'another'",
+        "machine.cpu_name()",
+        "'another'",
     )
 
 
@@ -511,8 +511,10 @@ display({"application/vnd.jupyter.widget-view+json": {"model_id": 1}, "text/plai
 def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     project.add("03_distilbert_lora", NOISY.strip())
     before = {name: nbformat.read(project.path(name), 4) for name in ALL}
-    saved = project.run("--save", "--controls")
-    assert saved.returncode == 0 and "Saved the outputs of 10 notebooks" in saved.stdout, saved.stderr
+    saved = project.run("--save", "--controls", "--labels", "1")
+    assert saved.returncode == 0 and "Saved 18 files: results/offline_demo.json, README.md" in saved.stdout, (
+        saved.stderr
+    )
     for name in ALL:
         page = nbformat.read(project.path(name), 4)
         nbformat.validate(page)
@@ -530,18 +532,19 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
     assert page.cells[1].outputs[0].text == "The outputs come from a run with these.\n"
     assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
-    assert ran(project.run("--save", "--controls").stdout) == []
+    assert ran(project.run("--save", "--controls", "--labels", "1").stdout) == []
     front = (project.folder / "README.md").read_text()
     assert "| `toy` |" in front and "**the offline demo**" in front and front.endswith("The end.")
-    assert (project.folder / "results/offline_demo.json").read_text() == (
-        project.out / "results/06_comparing.json"
-    ).read_text()
-    assert {path.name for path in (project.folder / "plots").iterdir()} == set(publish.FIGURES.values())
+    saved = json.loads((project.folder / "results/offline_demo.json").read_text())
+    made = {name: json.loads((project.out / f"results/{name}.json").read_text()) for name in publish.SECTIONS}
+    assert saved == {publish.SECTIONS[name]: content for name, content in made.items()}
+    published = {name for figures in publish.FIGURES.values() for name in figures.values()}
+    assert {path.name for path in (project.folder / "plots").iterdir()} == published
 
 
 def test_save_keeps_words_edited_after_the_run(project):
     project.edit("02_test_data", "Better words.", cell=2)
-    assert project.run("--save", "--controls").returncode == 0
+    assert project.run("--save", "--controls", "--labels", "1").returncode == 0
     assert "Better words." in project.path("02_test_data").read_text()
 
 
@@ -556,13 +559,14 @@ UNFIT = {
 def test_save_refuses_what_is_unfit_to_share_and_writes_none(project, code, words):
     project.add("05_gpt2_qlora", code)
     before = {name: project.path(name).read_bytes() for name in NAMES}
-    refused = project.run("--save", "--controls")
+    refused = project.run("--save", "--controls", "--labels", "1")
     assert refused.returncode == 2 and "05_gpt2_qlora.ipynb" in refused.stderr and words in refused.stderr
     assert {name: project.path(name).read_bytes() for name in NAMES} == before
 
 
 def test_save_wants_all_of_them(fresh):
     refused = fresh.run("--save", "--controls", "--only", "01_data")
-    assert refused.returncode == 2 and "these are not: 02_test_data" in refused.stderr
+    assert refused.returncode == 2 and "neither is among 01_data" in refused.stderr
     refused = fresh.run("--save")
-    assert refused.returncode == 2 and "Add --controls" in refused.stderr
+    assert refused.returncode == 2 and "appendix_labels did not run. Add --controls --labels" in refused.stderr
+    assert fresh.run("--mini", "--save").returncode == 2  # at once

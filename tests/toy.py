@@ -23,7 +23,9 @@ from driver import publish, records, stages
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = tuple(stages.NAMES)
-NAMES = tuple(name for name in ALL if name not in stages.CONTROLS)  # those run only where they are asked for
+NAMES = tuple(
+    name for name in ALL if name not in (*stages.CONTROLS, stages.LABELS)
+)  # those run only where they are asked for
 TOY_FILES = f'''
 from helpers.files import write_whole
 
@@ -46,6 +48,7 @@ PARAMETERS = {
     "06_comparing": 'RUNS = ["03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora"]',
     "appendix_confidence": "BINS = 5",
     "appendix_errors": "BINS = 5",
+    "appendix_labels": "DRAWS = [0]",
 }
 EXAMPLES = {"/*/*": "/full/trained.bin", "/*": "/adapter.bin", "*": "a"}  # what a pattern of a stage stands for
 
@@ -58,7 +61,8 @@ def example(pattern: str) -> str:
 
 
 MAKES = {stage.name: [example(pattern) for pattern in stage.makes] for stage in stages.STAGES}
-MAKES["06_comparing"] += [f"plots/{name}" for name in publish.FIGURES if name != publish.FIGURE]
+for name, figures in publish.FIGURES.items():
+    MAKES[name] += [f"plots/{figure}" for figure in figures if figure != publish.FIGURE]
 WORK = """
 from pathlib import Path
 from toy_files import write
@@ -68,7 +72,7 @@ if Path(values.get("DATASET", "")).is_file():
 score = sum(map(len, map(str, values.values()))) / 100
 row = {"name": "toy", "model": "toy", "method": "lora", "accuracy": score, "precision": score, "recall": score, "f1": score}
 row |= {"seeds": 1, "interval": [score, score], "sd": None, "test": score}
-about = {"mini": True, "data": "toy", "models": ["toy"], "held_out": 1, "picked": {"adapter": "toy", "baseline": "tfidf_logreg"}}
+about = {"mini": True, "data": "mini-toy", "models": ["mini-toy"], "parameters": {}, "held_out": 1, "picked": {"adapter": "toy", "baseline": "tfidf_logreg"}}
 linear = row | {"name": "tfidf_logreg", "model": "tfidf_logreg", "method": "baseline"}
 about["table"] = [linear, row]
 pairs = [("toy", "tfidf_logreg"), ("gpt2_qlora", "gpt2_lora")]

@@ -20,6 +20,7 @@ from helpers.sources import COMPANY, NARRATIVE, PRODUCT, SourceError, is_local, 
 
 CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"  # the study's classes
 
+MASK = re.compile("x{2,}")  # how a normalised text has the bureau's masks
 RUN = 5  # words in a row that are compared
 
 AT_ONCE = 2**21  # runs of words that are sorted at once, and sums of a block of texts: some hundred MB of memory
@@ -214,6 +215,17 @@ def other_complaints(
 def normalise(text: str) -> str:
     """Return the text in lower case, all but letters and digits as single spaces."""
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+def words_in_common(text: str, narratives: Iterable[str], length: int = 12) -> set[str]:
+    """Return the runs of so many words in a row that the text has in common with a narrative, masks dropped in both."""
+
+    def runs(words: list[str]) -> set[str]:
+        words = [word for word in words if not MASK.fullmatch(word)]
+        return {" ".join(words[i : i + length]) for i in range(len(words) - length + 1)}
+
+    own = runs(normalise(text).split())
+    return {run for narrative in narratives for run in own & runs(normalise(narrative).split())} if own else set()
 
 
 def words_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

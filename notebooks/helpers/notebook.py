@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
-from helpers import check
+from helpers import check, minilm
 from helpers.figures import set_style
 from helpers.files import megabytes, place, plain, sha256, write_whole
 from helpers.machine import Computing, numerics, peak_memory_mb, settle, versions
@@ -67,15 +67,19 @@ class Run:
         names = [short_name(source) for source in (data, *models)]
         self.sources = {"data": names[0], "models": names[1:]}
         self.mini = any(map(is_mini, names))
-        if self.mini:
-            texts = "synthetic, written by a program" if is_mini(names[0]) else "real"
+        if is_mini(names[0]):
             print(
                 "The outputs in this notebook come from the offline demo (--mini): they show how things work, not what full-size models reach."
             )
-            print(f"The complaints are {texts}; the models are miniatures.")
+            print("The complaints are synthetic, written by a program; the models are miniatures.")
+        elif self.mini:
+            print(
+                "The outputs in this notebook come from a run with a miniature, not of what a full-size model reaches."
+            )
         else:
             print("The outputs in this notebook come from a full run.")
-        print(f"Data: {names[0]}. Models: {', '.join(names[1:]) or 'none'}.")
+        told = [minilm.ABOUT if name == minilm.NAME else name for name in names[1:]]
+        print(f"Data: {names[0]}. Models: {', '.join(told) or 'none'}.")
         numbers = [f"{name} {value}" for name, value in self.parameters.items() if isinstance(value, int | float)]
         print(f"Values: {', '.join(numbers)}.")
 
