@@ -45,7 +45,7 @@ def test_the_rewritten_model_answers_as_the_original(tmp_path):
     bert = write_bert(source)
     minilm.rewrite(source, target)
     assert largest_gap(bert, target, 64) < 1e-5
-    bert.embeddings.token_type_embeddings.weight.data[0] += 0.1  # the vector that is added to the positions
+    bert.embeddings.token_type_embeddings.weight.data[0, ::2] += 0.5  # the vector that is added to the positions
     assert largest_gap(bert, target, 64) > 1e-3
 
 

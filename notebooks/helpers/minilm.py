@@ -10,8 +10,6 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.numpy import load_file, save_file
-
 from helpers.files import write_folder_whole
 
 NAME = "minilm"
@@ -61,6 +59,8 @@ def checkpoint() -> Path:
 
 def rewrite(source: Path, target: Path) -> None:
     """Write the BERT checkpoint in the source folder into the target folder as a DistilBERT, with its tokenizer."""
+    from safetensors.numpy import load_file, save_file  # which brings numpy: the driver does without
+
     old, config = load_file(source / "model.safetensors"), json.loads((source / "config.json").read_text())
     token_type = old["embeddings.token_type_embeddings.weight"][0]  # BERT adds it to every token of a single text
     new = {

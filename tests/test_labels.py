@@ -1,0 +1,132 @@
+"""How many labels it takes: draws that nest, rows that are kept and never trained twice, a stage for each draw."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import nbformat
+import pytest
+from conftest import MINI
+from toy import NAMES, ran
+
+from driver.stages import LABELS, select, series
+from helpers.complaints import words_in_common
+from helpers.files import append_line, read_lines
+
+WAYS = ["tfidf_logreg", "embedding_logreg", "head", "lora", "full"]
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_that_a_kill_has_torn_is_left_out_and_the_next_one_is_whole(tmp_path):
+    path = tmp_path / "folder/rows.jsonl"
+    assert read_lines(path) == []
+    append_line(path, {"row": 1})
+    with open(path, "ab") as file:
+        file.write(b'{"row": 2, "tor')
+    append_line(path, {"row": 3})
+    assert read_lines(path) == [{"row": 1}, {"row": 3}]
+    assert path.read_bytes().startswith(b'{"row": 1}\n{"row": 2, "tor\n')
+
+
+def test_words_in_common_with_a_complaint_are_found_whatever_masks_and_signs_stand_between():
+    said = "On XX/XX/2021 I called XXXX about my {$120.00} escrow payment, and nobody there could tell me why it rose"
+    others = ["Nothing of the kind.", said]
+    quoted = "escrow: 'on 2021 I called about my 120.00 escrow payment AND nobody there could'"
+    assert words_in_common(quoted, others) and not words_in_common(quoted, others[:1])
+    assert not words_in_common("I called about my escrow payment", others)
+
+
+# --- the driver -------------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_for_each_draw_and_one_that_needs_them_all():
+    stages = {stage.name: stage for stage in series([42, 43], controls=True, draws=3)}
+    draws = [f"draws/{draw}/{LABELS}" for draw in range(3)]
+    assert [stages[name].values for name in draws] == [{"DRAWS": [draw]} for draw in range(3)]
+    assert all(stages[name].needs == ("01_data", "02_test_data") for name in draws)
+    assert set(draws) <= set(stages[LABELS].needs) and stages[LABELS].values == {"DRAWS": [0, 1, 2]}
+    assert not [name for name in {stage.name for stage in series()} if LABELS in name]
+    chosen = [stage.name for stage in select(list(stages.values()), [LABELS], None)]
+    assert chosen == [*draws, LABELS]
+
+
+def test_labels_run_where_they_are_asked_for_and_a_further_draw_alone_is_new(project):
+    done = project.run("--labels", "2")
+    assert ran(done.stdout)[-3:] == [f"draws/0/{LABELS}", f"draws/1/{LABELS}", LABELS], done.stderr
+    assert ran(project.run("--labels", "3").stdout) == [f"draws/2/{LABELS}", LABELS]
+    assert LABELS not in project.run().stdout
+    refused = project.run("--labels", "2", "-p", "DRAWS", "[1]")
+    assert refused.returncode == 2 and "use --labels DRAWS" in refused.stderr
+    assert project.run("--labels", "-1").returncode == 2 and len(NAMES) == 8
+
+
+# --- for real ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copied(mini_out, tmp_path_factory):
+    """Return a folder in which 01 and 02 have run."""
+    out = tmp_path_factory.mktemp("labels") / "mini"
+    shutil.copytree(mini_out, out, ignore=shutil.ignore_patterns("models", "site", "plots"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def interrupted(copied):
+    """Return the folder after draw 0 was killed in its last training and the same command went on, and what was kept then."""
+    command = [*MINI, "--out", copied, "--only", LABELS, "--labels", "2", "-p", "LABELS", "[8]"]
+    rows = copied / "draws/0/results/label_draws.jsonl"
+    with open(copied / "log", "w") as log:
+        run = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        until = time.monotonic() + 600
+        while len(read_lines(rows)) < 4 and run.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    kept = rows.read_bytes()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return copied, kept
+
+
+@pytest.mark.slow
+def test_what_was_finished_before_a_kill_is_not_trained_again(interrupted):
+    out, kept = interrupted
+    path = out / "draws/0/results/label_draws.jsonl"
+    assert 4 <= len(kept.splitlines()) <= 5 and path.read_bytes().startswith(kept)
+    for draw in (0, 1):
+        rows = read_lines(out / f"draws/{draw}/results/label_draws.jsonl")
+        assert [(row["model"], row["labels"], row["draw"]) for row in rows] == [(way, 8, draw) for way in WAYS]
+        assert len({row["key"] for row in rows}) == 5
+    page = nbformat.read(out / f"executed/{LABELS}.ipynb", 4)
+    assert "0 of 10 rows are new" in "".join(o.get("text", "") for c in page.cells for o in c.get("outputs", []))
+
+
+@pytest.mark.slow
+def test_the_curve_holds_every_draw_without_text_and_the_keyword_rule_needs_no_label(interrupted):
+    out, _ = interrupted
+    result = json.loads((out / f"results/{LABELS}.json").read_text())
+    assert [row["draw"] for row in result["curve"]] == [draw for draw in (0, 1) for _ in WAYS]
+    assert set(result["curve"][0]) >= {"model", "labels", "draw", "accuracy", "precision", "cpu"}
+    assert all(0.3 < row["accuracy"] < 1 for row in result["curve"])
+    by_name = {row["model"]: row for row in result["summary"]}
+    assert by_name.keys() == {*WAYS, "keyword"} and by_name["keyword"]["labels"] == 0
+    assert all(row["interval"][0] <= row["accuracy"] <= row["interval"][1] for row in by_name.values())
+    assert {row["one"] for row in result["comparisons"]} == set(WAYS[1:]) and len(result["sentences"]) == 4
+    assert max(map(len, (out / "draws/0/results/label_draws.jsonl").read_text().splitlines())) < 700
+
+
+@pytest.mark.slow
+def test_a_draw_made_anew_comes_out_the_same(interrupted):
+    out, _ = interrupted
+    path = out / "draws/1/results/label_draws.jsonl"
+    before = [row | {"seconds": 0} for row in read_lines(path)]
+    path.unlink()
+    command = [*MINI, "--out", out, "--only", LABELS, "--labels", "2", "-p", "LABELS", "[8]", "--force"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert [row | {"seconds": 0} for row in read_lines(path)] == before
