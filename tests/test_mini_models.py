@@ -135,6 +135,19 @@ def test_no_text_of_the_study_is_seen(folders, letters):
         assert len(vocabulary) > 50 and not [token for token in vocabulary if "zy" in token.lower()]
 
 
+def test_a_text_of_an_evaluation_is_not_seen_either(letters, tmp_path):
+    theirs = mini.other_narratives(letters, STUDY)
+    pd.DataFrame({"Consumer complaint narrative": [theirs[3].upper(), None]}).to_csv(tmp_path / "extra.csv")
+    assert mini.other_narratives(letters, STUDY, tmp_path / "extra.csv") == [*theirs[:3], *theirs[4:]]
+
+
+def test_a_model_that_is_given_is_neither_pretrained_nor_trained_as_a_miniature(letters, tmp_path):
+    values = mini.prepare(letters, STUDY, tmp_path / "cache", given={"distilbert": "minilm"}, pretrain=2)
+    assert values["03_distilbert_lora"]["DISTILBERT"] == "minilm" and "EPOCHS" not in values["03_distilbert_lora"]
+    assert "pretrained-" in values["04_gpt2_lora"]["GPT2"] and values["04_gpt2_lora"]["EPOCHS"]
+    assert not values["appendix_labels"] and not list((tmp_path / "cache").glob("*/mini-distilbert-*"))
+
+
 def test_too_few_narratives_are_refused_with_their_number(tmp_path):
     table = write_table(tmp_path / "few.csv", others=12)
     with pytest.raises(ValueError, match=r"few\.csv has 12 narratives of companies other than STUDY BANK.*-p DATASET"):

@@ -26,7 +26,16 @@ from helpers.models import (
     predict,
     save_and_reload,
 )
-from helpers.training import by_epoch, fit, last_whole_checkpoint, logged, train_once, training_arguments, training_key
+from helpers.training import (
+    by_epoch,
+    fit,
+    last_whole_checkpoint,
+    logged,
+    train_for,
+    train_once,
+    training_arguments,
+    training_key,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -140,7 +149,33 @@ def test_of_a_killed_map_the_training_that_ran_goes_on_after_its_last_epoch(dist
     passes = []
     history = trained_once(distilbert, tmp_path, passes.append)
     assert len(passes) == 3 and history.index.tolist() == [1, 2]
-    assert "Going on after epoch 1" in capsys.readouterr().out
+    assert "Going on after step 3, epoch 1" in capsys.readouterr().out
+
+
+# --- a training of so many steps, of which the weights after the last step count
+
+
+def trained_for(checkpoint, folder, before, steps):
+    """Return the trained weights after so many steps by train_for; `before` is called as in trained_once."""
+    model, tokenizer = load_distilbert(str(checkpoint), LABELS, 0), AutoTokenizer.from_pretrained(checkpoint)
+    model.register_forward_pre_hook(lambda m, _, batch: before(batch) if m.training else None, with_kwargs=True)
+    train_for(model, tokenizer, some_letters(), 64, training_arguments(folder, 1e-3, 1, 8, 0, CPU), steps)
+    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def test_a_training_of_steps_goes_on_after_its_last_checkpoint_and_leaves_none(distilbert, tmp_path, capsys):
+    passes = []
+    undisturbed = trained_for(distilbert, tmp_path / "a", passes.append, 104)
+    assert len(passes) == 104 and not (tmp_path / "a").exists()
+    some = iter([None] * 103)
+    with pytest.raises(StopIteration):
+        trained_for(distilbert, tmp_path / "b", lambda batch: next(some), 104)
+    del passes[:]
+    resumed = trained_for(distilbert, tmp_path / "b", passes.append, 104)
+    assert len(passes) == 2 and "Going on after step 102" in capsys.readouterr().out
+    assert all(torch.equal(weight, undisturbed[name]) for name, weight in resumed.items())
+    fewer = trained_for(distilbert, tmp_path / "c", passes.append, 96)  # the schedule ends with the steps
+    assert not all(torch.equal(weight, undisturbed[name]) for name, weight in fewer.items())
 
 
 def test_the_log_keeps_whole_epochs_only():
@@ -220,7 +255,7 @@ def test_a_training_killed_in_epoch_2_goes_on_after_epoch_1_and_ends_with_the_sa
     first = logged(killed / "checkpoint-3")["log_history"][-1]["seconds"]
     passes = []
     resumed = train_three(distilbert, killed, before=passes.append)
-    assert "Going on after epoch 1, whose checkpoint is whole." in capsys.readouterr().out
+    assert "Going on after step 3, epoch 1, whose checkpoint is whole." in capsys.readouterr().out
     assert len(passes) == 6  # the steps of epochs 2 and 3
     same(resumed, undisturbed)
     assert resumed[1]["seconds"].tolist()[0] == first  # epoch 1 took what it took in the run that was killed
@@ -239,13 +274,13 @@ def test_a_training_in_four_bits_goes_on_too(gpt2, tmp_path, capsys):
     for step in (6, 9):
         shutil.rmtree(tmp_path / f"checkpoint-{step}")
     same(trained(), whole)
-    assert "Going on after epoch 1" in capsys.readouterr().out
+    assert "Going on after step 3, epoch 1" in capsys.readouterr().out
 
 
 def test_a_training_killed_after_its_last_epoch_is_not_done_again(distilbert, undisturbed, capsys):
     passes = []
     again = train_three(distilbert, undisturbed[2], before=passes.append)
-    assert passes == [] and "Going on after epoch 3" in capsys.readouterr().out
+    assert passes == [] and "Going on after step 9, epoch 3" in capsys.readouterr().out
     same(again, undisturbed)
     assert again[1].equals(undisturbed[1])
 
@@ -283,7 +318,7 @@ def test_a_checkpoint_that_is_not_whole_is_removed_and_the_one_before_used(
     hurt(folder / "checkpoint-6" / file)
     capsys.readouterr()
     same(train_three(distilbert, folder), undisturbed)
-    assert "Going on after epoch 1" in capsys.readouterr().out
+    assert "Going on after step 3, epoch 1" in capsys.readouterr().out
 
 
 def test_a_whole_checkpoint_is_of_no_use_when_the_best_one_before_it_is_damaged(distilbert, undisturbed, tmp_path):
@@ -421,7 +456,7 @@ def test_out_of_memory_in_epoch_2_goes_on_after_epoch_1(distilbert, tmp_path, ca
     log = train_three(distilbert, tmp_path, before=small_memory(4, after=4))[1]
     assert log["micro-batch"].tolist() == [8, 4, 4]
     said = capsys.readouterr().out
-    assert "going on with 4 texts" in said and "Going on after epoch 1" in said
+    assert "going on with 4 texts" in said and "Going on after step 3, epoch 1" in said
 
 
 def test_out_of_memory_with_one_letter_is_an_error_with_a_mend(distilbert, tmp_path):

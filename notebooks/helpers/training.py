@@ -6,6 +6,7 @@ import gc
 import hashlib
 import inspect
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -171,9 +172,12 @@ def train_for(
 ) -> None:
     """Train what is not frozen for so many steps, without validation, and leave the model as the last step leaves it.
 
-    A training that was killed goes on after its last whole checkpoint, one every 100 steps; they go with the end.
+    A training that was killed goes on after its last whole checkpoint, one every 100 steps or a few more: at the end of an
+    epoch, where the order of the texts is drawn anew. They go with the end.
     """
-    fixed = {"max_steps": steps, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 100}
+    epoch = math.ceil(len(train) / arguments.per_device_train_batch_size)
+    save_steps = epoch * math.ceil(100 / epoch)
+    fixed = {"max_steps": steps, "eval_strategy": "no", "save_strategy": "steps", "save_steps": save_steps}
     fixed |= {"load_best_model_at_end": False, "metric_for_best_model": None}
     arguments = dataclasses.replace(arguments, **fixed)
     train_whole(trainer_of(model, tokenizer, train, train, max_tokens, arguments), recipe=train_for)
