@@ -74,6 +74,7 @@ def parse() -> argparse.Namespace:
         const=5,
         help="train on few labelled complaints too, as many draws of them as given (5)",
     )
+    add("--export", metavar="NAME", help="write a trained model, models/NAME, as a plain checkpoint; run nothing")
     help_sweep = "run the series for each value of a parameter"
     add("--sweep", nargs="+", metavar=("NAME", "VALUE"), default=[], help=help_sweep)
     add("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
@@ -154,6 +155,8 @@ def make_jobs(options: argparse.Namespace, every: list[Stage], known: Values, gi
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     out = (options.out or (ROOT / "runs/mini" if options.mini else ROOT)).resolve()
+    if options.export:
+        return prepare.export(out, options.export, ROOT)
     every = stages.series(options.seeds, options.controls, options.labels)
     chosen = stages.select(every, options.only, options.first)
     records.versions(ROOT / "requirements.txt")  # what is not installed is refused now, not at the first notebook

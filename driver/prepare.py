@@ -50,6 +50,33 @@ def make_mini(
         return mini.prepare(data, company, folder, given=given, pretrain=pretrain, unseen=left_out, make=make)
 
 
+def export_model(out: str, name: str) -> list[str]:
+    """Return what handover.export says of the model models/NAME of the run in this folder, once it has written merged/."""
+    import json
+
+    import pandas as pd
+
+    from helpers.handover import export, narratives_of_others
+    from helpers.sources import is_local
+
+    place = Path(out)
+    table = pd.read_parquet(place / "data/train.parquet")
+    tables = {part: rows.reset_index(drop=True) for part, rows in table.groupby("split")}
+    asked = json.loads((place / "results/01_data.json").read_text())["parameters"]
+    columns = {"product": asked["LABEL_COLUMN"], "text": asked["TEXT_COLUMN"]}
+    local = is_local(asked["DATASET"])
+    others = narratives_of_others(asked["DATASET"], asked["CLASSES"], columns) if local else []
+    return export(place, name, tables, others)
+
+
+def export(out: Path, name: str, root: Path) -> None:
+    """Write the plain checkpoint of a trained model of the run, and print what was found; Refused when it cannot be made."""
+    mark = f"export {os.getpid()}"
+    stop_on_signals(mark)
+    for line in in_child("driver.prepare:export_model", {"out": str(out), "name": name}, root, {MARK: mark}):
+        print(line)
+
+
 def on_the_hub(values: dict[str, dict[str, Any]], root: Path) -> list[tuple[str, str, str, str]]:
     """Return (parameter, repository, revision, config) of each data set and model that the values name on the hub."""
     found = set()

@@ -173,9 +173,12 @@ class Run:
     def save_training(self, record: dict, training: "Training", counts: pd.Series, size_mb: float) -> None:
         """Add a row to the result file's trainings: what was trained (the record), with which costs, and what came of it.
 
+        The folder of its weights becomes one that works anywhere, with its base's name, tokenizer and card.
+
         The record says model, method, checkpoint, revision, bits, max_tokens, learning_rate, rank, and where the weights lie.
         """
-        from helpers.hub import find_model  # for the notebooks that train
+        from helpers.handover import complete  # for the notebooks that train
+        from helpers.hub import find_model
 
         computing = self.computing
         assert computing is not None
@@ -200,3 +203,5 @@ class Run:
             | costs
             | {"curve": history.reset_index().to_dict("list"), "validation_probability": training.probability}
         )
+        classes = self.read_result("01_data")["parameters"].get("CLASSES")
+        complete(self.out / record["weights"], self.trainings[-1], self.labels, classes, str(self.sources["data"]))

@@ -177,8 +177,8 @@ def read(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a file or folder in tables of about 10,000: `id`, their place counted from 0, and columns of text.
 
-    `columns` is {our name: the source's}, found under the bureau's names, the search API's, and in any case. What is
-    missing is null. `encoding` is that of text without a byte order mark; `pattern` picks a folder's files. SourceError
+    `columns` is {our name: the source's}, found under the bureau's names, the search API's, and in any case; one of ours that
+    ends in a question mark may lack. What is missing is null. `encoding` is that of text without a byte order mark; `pattern` picks a folder's files. SourceError
     says what cannot be read, and what to type for the parameter that named it.
     """
     start = 0
@@ -298,9 +298,12 @@ def find_columns(found: Collection[str], columns: dict[str, str]) -> dict[str, s
 
 
 def require_columns(found: Collection[str], columns: dict[str, str]) -> dict[str, str]:
-    """Return {our name: the source's own} of all columns; Unusable names those that lack, and what was found."""
+    """Return {our name: the source's own} of the columns that are there; Unusable names those that lack, and what was found.
+
+    One of ours that ends in a question mark may lack.
+    """
     places = find_columns(found, columns)
-    if lacking := [name for ours, name in columns.items() if ours not in places]:
+    if lacking := [name for ours, name in columns.items() if ours not in places and not ours.endswith("?")]:
         raise Unusable(f"lacks the column(s) {lacking}", f"{len(found)} column(s): {', '.join(map(str, found))}")
     return places
 

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Classify a file of complaints with a trained model and say where each goes: python classify.py MODEL FILE --out routed.csv
+
+MODEL is models/NAME of a run, or its merged/; FILE is any complaint file that the series reads, labelled or not. The output
+has a row for each row of the file. A run that was killed goes on with the same command.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "notebooks"))  # for helpers
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from scipy.special import expit, logit
+from tqdm import tqdm
+
+from helpers.files import digest, remove_leftovers, sha256, write_whole
+from helpers.handover import Trained, load_for_use, scored, weights_hash
+from helpers.machine import Computing, choose_computing
+from helpers.notebook import filter_known_warnings
+from helpers.sources import NARRATIVE, PRODUCT, SourceError, read
+
+PART = (
+    1_000  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
+)
+PERSON = "a person"
+COLUMNS = ["id", "product", "probability", "route", "why"]
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell starts that a spreadsheet would compute
+OTHER = -1  # a label that is neither class
+
+
+def parse() -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(description="Classify a file of complaints and say where each goes.")
+    add = parser.add_argument
+    add("model", type=Path, help="a folder models/NAME, or a merged checkpoint: python run_all.py --export NAME")
+    add("file", type=Path, help="CSV, JSON, JSON lines or Parquet, zipped or not, or a folder of these")
+    add("--out", type=Path, required=True, help="the file to write, .csv or .parquet")
+    add("--at-least", type=float, default=0.95, help="the probability from which on no person has to look (.95)")
+    add("--prior", type=float, default=0.5, help="the share of class 1 among your complaints, if it is not one half")
+    add("--text-column", default=NARRATIVE, help=f"the column of the texts ({NARRATIVE})")
+    add("--label-column", default=PRODUCT, help=f"a column of known products, to count what is right ({PRODUCT})")
+    add("--id-column", default="Complaint ID", help="a column of ids (Complaint ID); without it, the place in the file")
+    add("--encoding", default="utf-8", help="of text without a byte-order mark (utf-8)")
+    add("--base", default="", help="the folder of an adapter's base model, if it is not found by name")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--precision", default="auto", help="auto, float32, bfloat16 or float16")
+    options = parser.parse_args()
+    if options.out.suffix not in (".csv", ".parquet"):
+        parser.error(f"--out {options.out}: the name must end in .csv or .parquet")
+    if not 0.5 <= options.at_least <= 1:
+        parser.error(f"--at-least {options.at_least}: a probability from 0.5 to 1")
+    if not 0 < options.prior < 1:
+        parser.error(f"--prior {options.prior}: a share between 0 and 1")
+    return options
+
+
+def parts(options: argparse.Namespace) -> Iterator[pd.DataFrame]:
+    """Yield the file's rows as tables of PART rows, the last one shorter, with columns id, text and label, as text or None."""
+    columns = {"text": options.text_column, "label?": options.label_column, "own?": options.id_column}
+    waiting: pa.Table | None = None
+    for table in read(options.file, columns, parameter="FILE", encoding=options.encoding):
+        waiting = pa.concat_tables([waiting, table]) if waiting is not None else table
+        while len(waiting) >= PART:
+            yield as_frame(waiting[:PART])
+            waiting = waiting[PART:]
+    if waiting is not None and len(waiting):
+        yield as_frame(waiting)
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """Return a part's rows; their id is the file's own where it has one, else the place, from 0."""
+    rows = table.to_pandas()
+    own = rows["own?"].where(rows["own?"].notna(), rows["id"].astype(str))
+    return pd.DataFrame({"id": own.astype(str), "text": rows["text"].fillna(""), "label": rows["label?"]})
+
+
+def route(rows: pd.DataFrame, trained: Trained, options: argparse.Namespace, computing: Computing) -> pd.DataFrame:
+    """Return a part's output: COLUMNS, and `truth`, the label's id where the file tells it, OTHER for another product."""
+    labels = trained.facts["labels"]
+    told = rows["text"].str.strip() != ""
+    probability, away = np.full(len(rows), np.nan), np.zeros(len(rows))
+    if told.any():
+        probability[told], away[told] = trained.answers(rows["text"][told].tolist(), computing)
+        probability[told] = expit(logit(np.clip(probability[told], 1e-15, 1 - 1e-15)) + logit(options.prior))
+    predicted = (probability >= 0.5).astype(int)
+    sure = np.where(predicted == 1, probability, 1 - probability)
+    why = np.select([~told, away > 1, ~(sure >= options.at_least)], ["no text", "unlike the training", "unsure"], "")
+    product = np.where(told, np.array(labels)[predicted], None)
+    names = trained.facts["classes"] or {label: [label] for label in labels}
+    known = {name.strip(): place for place, label in enumerate(labels) for name in names[label]}
+    truth = rows["label"].map(lambda name: known.get(name.strip(), OTHER), na_action="ignore")
+    made = {"id": rows["id"], "product": product, "probability": sure, "route": np.where(why == "", product, PERSON)}
+    return pd.DataFrame(made | {"why": why, "truth": truth.astype("Int64")})
+
+
+def score_parts(trained: Trained, options: argparse.Namespace, folder: Path) -> list[Path]:
+    """Score each part that is not kept in the folder yet, and return the parts' files in order."""
+    computing = choose_computing(options.device, options.precision)
+    total = sum(len(rows) for rows in parts(options))  # a first pass, which finds what is wrong with the file, too
+    made = []
+    print(f"{total:,} rows on {computing}.", flush=True)
+    with tqdm(total=total, unit="row", mininterval=1) as shown:
+        for place, rows in enumerate(parts(options)):
+            made.append(folder / f"{place:07d}.parquet")
+            if made[-1].exists():
+                shown.initial += len(rows)
+            else:
+                routed = route(rows, trained, options, computing)
+                write_whole(made[-1], lambda path, routed=routed: routed.to_parquet(path, index=False))
+            shown.update(len(rows))
+    return made
+
+
+def join(made: list[Path], out: Path) -> None:
+    """Write the parts as one file, whole or not at all; in a CSV no cell starts like a formula."""
+
+    def as_csv(path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            file.write(",".join(COLUMNS) + "\n")
+            for part in made:
+                rows = pd.read_parquet(part, columns=COLUMNS)
+                text = rows.select_dtypes(exclude="number").columns
+                rows[text] = rows[text].map(lambda cell: f"'{cell}" if str(cell).startswith(FORMULA) else cell)
+                rows.to_csv(file, index=False, header=False)
+
+    def as_parquet(path: Path) -> None:
+        schema = pq.read_schema(made[0]) if made else pa.schema([(name, pa.string()) for name in COLUMNS])
+        schema = pa.schema([schema.field(name) for name in COLUMNS])
+        schema = schema.set(1, pa.field("product", pa.string()))  # a part without any text has none
+        with pq.ParquetWriter(path, schema) as writer:
+            for part in made:
+                writer.write_table(pq.read_table(part, columns=COLUMNS).cast(schema))
+
+    write_whole(out, as_csv if out.suffix == ".csv" else as_parquet)
+
+
+def summary(made: list[Path], labels: list[str], at_least: float) -> list[str]:
+    """Return what came of it in lines: rows by route, and, where the file tells products, what is right."""
+    routes: dict[str, int] = {}
+    right = sure_right = routed = known = others = others_routed = 0
+    for part in made:
+        rows = pd.read_parquet(part)
+        for key, count in (
+            (rows["route"] + rows["why"].map(lambda why: f", {why}" if why else "")).value_counts().items()
+        ):
+            routes[key] = routes.get(key, 0) + int(count)
+        to_desk = rows["why"] == ""
+        others += int((rows["truth"] == OTHER).sum())
+        others_routed += int(((rows["truth"] == OTHER) & to_desk).sum())
+        ours = rows[rows["truth"].isin([0, 1]) & rows["product"].notna()]
+        correct = ours["product"] == ours["truth"].map(dict(enumerate(labels)))
+        known, right = known + len(ours), right + int(correct.sum())
+        routed += int((ours["why"] == "").sum())
+        sure_right += int((correct & (ours["why"] == "")).sum())
+    lines = [f"{count:10,}  to {route}" for route, count in sorted(routes.items(), key=lambda item: -item[1])]
+    if known:
+        lines.append(f"Of the rows of both products, {scored('all', right, known)}.")
+        if routed:
+            lines.append(
+                f"Routed without a person: {routed / known:.1%} of them; {scored('their', sure_right, routed)}."
+            )
+    if others:
+        lines.append(f"Of {others:,} rows about other products, {others_routed / others:.1%} were routed to a desk.")
+    return lines
+
+
+def run(options: argparse.Namespace) -> None:
+    """Classify the file; ValueError, OSError or Timeout says what does not fit."""
+    filter_known_warnings()
+    trained = load_for_use(options.model, options.base)
+    if not trained.unlike:
+        print(
+            "This folder holds no temperature and nothing about unlike texts: python run_all.py --export NAME adds both."
+        )
+    given: dict[str, Any] = {
+        name: str(value) for name, value in vars(options).items() if name not in ("file", "model", "out")
+    }
+    key = digest([weights_hash(options.model), sha256(options.file), given, PART, sha256(Path(__file__))])
+    folder = options.out.with_name(f".{options.out.name}.parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock", timeout=0):
+        remove_leftovers(folder)
+        about = folder / "about.json"
+        if not about.exists() or json.loads(about.read_text()) != key:
+            for path in folder.glob("*.parquet"):  # of another file, model or setting
+                path.unlink()
+            write_whole(about, json.dumps(key))
+        made = score_parts(trained, options, folder)
+        join(made, options.out)
+        print("\n".join(summary(made, trained.facts["labels"], options.at_least)))
+    shutil.rmtree(folder)
+    print(f"Written: {options.out}")
+
+
+def main() -> int:
+    """Run, and return the exit status: 0 done, 2 refused, 130 interrupted."""
+    options = parse()
+    try:
+        run(options)
+        return 0
+    except Timeout:
+        print(
+            f"classify.py: another run is writing {options.out}. Wait for it, or give another --out.", file=sys.stderr
+        )
+    except (SourceError, ValueError, OSError) as error:
+        print(f"classify.py: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nInterrupted. What is scored is kept; to go on, type the same command again.", file=sys.stderr)
+        return 130
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
