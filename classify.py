@@ -94,7 +94,9 @@ def route(rows: pd.DataFrame, trained: Trained, options: argparse.Namespace, com
         probability[told] = expit(logit(np.clip(probability[told], 1e-15, 1 - 1e-15)) + logit(options.prior))
     predicted = (probability >= 0.5).astype(int)
     sure = np.where(predicted == 1, probability, 1 - probability)
-    why = np.select([~told, away > 1, ~(sure >= options.at_least)], ["no text", "unlike the training", "unsure"], "")
+    why = np.select(
+        [~told, away > 1, ~(sure >= options.at_least)], ["no text", "unlike the training", "not confident"], ""
+    )
     product = np.where(told, np.array(labels)[predicted], None)
     names = trained.facts["classes"] or {label: [label] for label in labels}
     known = {name.strip(): place for place, label in enumerate(labels) for name in names[label]}

@@ -132,7 +132,7 @@ def mini_values(options: argparse.Namespace, known: Values, given: Values, out: 
         "company": str(flat.get("COMPANY", known["01_data"]["COMPANY"])),
         "given": {name.lower(): flat[name] for name in ("DISTILBERT", "GPT2") if name in flat},
         "pretrain": options.pretrain,
-        "unseen": flat.get("EXTRA_TEST", ""),
+        "left_out": flat.get("EXTRA_TEST", ""),
     }
     made = prepare.mini_values(ROOT, prepare.cache_folder(ROOT, out), asked, make, added)
     if make:

@@ -38,7 +38,7 @@ def one_run() -> dict[tuple[str, str], float]:
             "company": "",
             "given": {},
             "pretrain": 0,
-            "unseen": "",
+            "left_out": "",
             "make": True,
         }
         demo = in_child("driver.prepare:make_mini", **given)["process_seconds"]

@@ -34,7 +34,7 @@ def mini_values(
 
 
 def make_mini(
-    cache: str, dataset: str, company: str, given: dict[str, str], pretrain: int, unseen: str, make: bool
+    cache: str, dataset: str, company: str, given: dict[str, str], pretrain: int, left_out: str, make: bool
 ) -> dict[str, dict[str, Any]]:
     """Return what mini.prepare returns, "" for no file; one process at a time, as runs in other folders share the cache."""
     import mini
@@ -46,8 +46,8 @@ def make_mini(
         lock = FileLock(folder / ".lock")
     with lock:
         remove_leftovers(folder)
-        data, left_out = (Path(path) if path else None for path in (dataset, unseen))
-        return mini.prepare(data, company, folder, given=given, pretrain=pretrain, unseen=left_out, make=make)
+        data, extra = (Path(path) if path else None for path in (dataset, left_out))
+        return mini.prepare(data, company, folder, given=given, pretrain=pretrain, left_out=extra, make=make)
 
 
 def export_model(out: str, name: str) -> list[str]:
@@ -57,8 +57,10 @@ def export_model(out: str, name: str) -> list[str]:
     import pandas as pd
 
     from helpers.handover import export, narratives_of_others
+    from helpers.notebook import filter_known_warnings
     from helpers.sources import is_local
 
+    filter_known_warnings()
     place = Path(out)
     table = pd.read_parquet(place / "data/train.parquet")
     tables = {part: rows.reset_index(drop=True) for part, rows in table.groupby("split")}

@@ -82,7 +82,8 @@ def score_rows(result: dict) -> list[dict[str, str]]:
 
 
 def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict[str, str]]:
-    """Return the front page's table, with costs and the study's scores: no trained heads, no baseline below the keyword rule.
+    """Return the front page's table, with costs and the study's scores: no trained heads, no baseline below the keyword rule,
+    and of the demo only the adapters and two baselines.
 
     A miniature has its size in its cell, and minilm, which is no DistilBERT, has no score of the study beside it.
     """
@@ -94,7 +95,8 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
     bases = dict(zip(("distilbert", "gpt2"), result["models"], strict=False))
     for row in result["table"]:
         name = row["name"]
-        if row["method"] == "head" or (row["method"] == "baseline" and row["accuracy"] < least):
+        weak = row["method"] == "head" or (row["method"] == "baseline" and row["accuracy"] < least)
+        if weak or (not real and (row["method"] == "full" or name.endswith("_embedding"))):
             continue
         cost = result["costs"][name]
         trained, seconds = cost.get("trainable parameters"), cost.get("training, s")

@@ -69,14 +69,14 @@ def prepare(
     *,
     given: dict[str, str] | None = None,
     pretrain: int = 0,
-    unseen: Path | None = None,
+    left_out: Path | None = None,
     make: bool = True,
 ) -> dict[str, dict]:
     """Return the values of a mini run; where `make` says so, what lacks of data and models is made, and kept in the cache.
 
     Without a data set the embedded complaints are written. The models are those given, {kind: checkpoint}, and otherwise the
     shipped ones or, with a number of steps to pretrain, new ones. These learn from the narratives of all companies but the
-    study's, without those of the file `unseen`, so that no text of an evaluation is seen before it. ValueError says when
+    study's, without those of the file `left_out`, so that no text of an evaluation is seen before it. ValueError says when
     those are too few.
     """
     data = dataset or embedded_data(cache)
@@ -84,12 +84,12 @@ def prepare(
         writer.write_complaints(data)
     models = {kind: str(folder) for kind, folder in shipped_models().items()} | (given or {})
     for kind in [kind for kind in KINDS if pretrain and kind not in (given or {})]:
-        models[kind] = str(find_or_pretrain(kind, pretrain, data, company, unseen, cache, make))
+        models[kind] = str(find_or_pretrain(kind, pretrain, data, company, left_out, cache, make))
     return values(data, models, dataset is None)
 
 
 def find_or_pretrain(
-    kind: str, steps: int, data: Path, company: str, unseen: Path | None, cache: Path, make: bool
+    kind: str, steps: int, data: Path, company: str, left_out: Path | None, cache: Path, make: bool
 ) -> Path:
     """Return the folder of a miniature model that has learned from this data, in the cache; pretrain it if it is not there.
 
@@ -99,7 +99,7 @@ def find_or_pretrain(
     about = [
         company,
         steps,
-        *(sha256(path) for path in (data, unseen) if path),
+        *(sha256(path) for path in (data, left_out) if path),
         *(importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")),
     ]
     digest = hashlib.sha256((code + json.dumps(about)).encode()).hexdigest()[:8]
@@ -110,23 +110,23 @@ def find_or_pretrain(
         return folder / f"mini-{kind}-not-made-yet"
     from mini import pretrain  # torch and transformers take seconds to import
 
-    return pretrain.build(kind, other_narratives(data, company, unseen), folder, steps)
+    return pretrain.build(kind, other_narratives(data, company, left_out), folder, steps)
 
 
-def other_narratives(data: Path, company: str, unseen: Path | None = None) -> list[str]:
-    """Return the narratives of all companies but one that are not in the file `unseen`.
+def other_narratives(data: Path, company: str, left_out: Path | None = None) -> list[str]:
+    """Return the narratives of all companies but one that are not in the file `left_out`.
 
     ValueError says when there are too few to learn from.
     """
     columns = {"company": COMPANY, "text": NARRATIVE}
     texts: list[str] = []
-    left_out: set[str] = set()
-    for part in read(unseen, {"text": NARRATIVE}) if unseen else ():
-        left_out.update(map(normalise, part.column("text").drop_null().to_pylist()))
+    known: set[str] = set()
+    for part in read(left_out, {"text": NARRATIVE}) if left_out else ():
+        known.update(map(normalise, part.column("text").drop_null().to_pylist()))
     for part in read(data, columns):
         rows = part.to_pandas()
         rows = rows[(rows["company"] != company) & (rows["text"].fillna("").str.strip() != "")]
-        texts += [text for text in rows["text"] if normalise(text) not in left_out]
+        texts += [text for text in rows["text"] if normalise(text) not in known]
     if len(texts) < FEWEST:
         raise ValueError(
             f"DATASET {data} has {len(texts)} narratives of companies other than {company}; --pretrain makes the miniature "

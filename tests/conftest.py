@@ -67,7 +67,7 @@ def pretraining(request, tmp_path_factory):
         "company": company,
         "given": {},
         "pretrain": 140,
-        "unseen": "",
+        "left_out": "",
         "make": True,
     }
     with open(log, "w") as file:

@@ -1,4 +1,4 @@
-"""`classify.py`: one row for each row, whatever is killed; what is unsure, unlike or empty goes to a person; nothing is executed."""
+"""`classify.py`: one row for each row, whatever is killed; what is not confident, unlike or empty goes to a person; nothing is executed."""
 
 import csv
 import json

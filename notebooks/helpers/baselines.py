@@ -82,6 +82,24 @@ def embed(
     return in_batches(mean, model, tokenizer, texts, max_tokens, computing)
 
 
+def embed_both(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_tokens: int,
+    computing: Computing,
+) -> np.ndarray:
+    """Return two vectors of each text, the mean over its tokens and that of its first token, shape (texts, 2, width)."""
+
+    def both(batch: BatchEncoding) -> torch.Tensor:
+        vectors = model.base_model(**batch).last_hidden_state.double()
+        is_token = batch["attention_mask"].unsqueeze(2)  # 0 at padding
+        mean = (vectors * is_token).sum(dim=1) / is_token.sum(dim=1)
+        return torch.stack([mean, vectors[:, 0]], dim=1)
+
+    return in_batches(both, model, tokenizer, texts, max_tokens, computing)
+
+
 def fit_on_vectors(vectors: np.ndarray, labels: ArrayLike, c: float) -> dict[str, Any]:
     """Return a logistic regression on standardised vectors, as the numbers in it."""
     scaler = StandardScaler().fit(vectors)

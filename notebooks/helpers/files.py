@@ -59,6 +59,7 @@ def write_folder_whole(folder: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)  # safetensors' files are for their owner alone, which a model handed over cannot be
                 with open(file, "rb+") as written:
                     os.fsync(written.fileno())
         shutil.rmtree(folder, ignore_errors=True)

@@ -29,6 +29,7 @@ from helpers.scores import best_temperature, predicted, with_temperature
 from helpers.sources import is_local, short_name
 
 FACTS = "training.json"  # what a model's folder says of itself, for programs
+METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning", "head": "training its head alone"}
 UNLIKE = "unlike.safetensors"  # what tells texts that are unlike those of the training
 
 
@@ -281,19 +282,21 @@ def card(facts: dict[str, Any], lines: Sequence[str]) -> str:
         if facts["revision"]
         else "model = PeftModel.from_pretrained(base, FOLDER)  # base: the checkpoint named above, with two classes"
     )
+    hub_base = f"base_model: {base}\n" if facts["revision"] else ""  # a local name would be taken for one on the hub
     found = "\n".join(f"- {line}" for line in lines) or "- not scored yet: `python run_all.py --export NAME` does so"
     return f"""---
 license: mit
 pipeline_tag: text-classification
-base_model: {base}
----
-# {base}, {facts["method"]}: two kinds of consumer complaints
+{hub_base}---
+# {base}, {METHODS[facts["method"]]}: two kinds of consumer complaints
 
 **Task.** Tell `{facts["labels"][0]}` (0) from `{facts["labels"][1]}` (1) in complaints written in English.
 
 **Base.** {get}.
 
-**Trained** by {facts["method"]} on {facts["train_rows"]:,} complaints of `{facts["data"]}`, truncated at {facts["max_tokens"]} tokens, base in {facts["bits"]} bits, seed {facts["seed"]}.
+**Trained** by {METHODS[facts["method"]]} on {facts["train_rows"]:,} complaints of `{facts["data"]}`, truncated at {
+        facts["max_tokens"]
+    } tokens, base in {facts["bits"]} bits, seed {facts["seed"]}.
 
 **Measured**
 
