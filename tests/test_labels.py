@@ -8,13 +8,19 @@ import subprocess
 import time
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import MINI
 from toy import NAMES, ran
+from toy_models import CPU, some_letters, tiny_distilbert
 
 from driver.stages import LABELS, select, series
 from helpers.complaints import words_in_common
+from helpers.draws import KeptDraws
 from helpers.files import append_line, read_lines
+from helpers.machine import Computing
 
 WAYS = ["tfidf_logreg", "embedding_logreg", "head", "lora", "full"]
 
@@ -39,6 +45,57 @@ def test_words_in_common_with_a_complaint_are_found_whatever_masks_and_signs_sta
     quoted = "escrow: 'on 2021 I called about my 120.00 escrow payment AND nobody there could'"
     assert words_in_common(quoted, others) and not words_in_common(quoted, others[:1])
     assert not words_in_common("I called about my escrow payment", others)
+
+
+def some_function(text):
+    """Stand for what learns."""
+    return len(text)
+
+
+def other_function(text):
+    """Stand for something else."""
+    return len(text) + 1
+
+
+CHANGES = {
+    "nothing": ({}, 0),
+    "a docstring": ({"functions": [some_function]}, 0),
+    "code": ({"functions": [other_function]}, 1),
+    "a setting": ({"settings": {"SEED": 43}}, 1),
+    "the precision": ({"computing": Computing(torch.device("cpu"), torch.bfloat16)}, 1),
+    "what is judged": ({"sets": {"held_out": some_letters(9)}}, 1),
+    "what is labelled": ({"part": some_letters(4)}, 1),
+    "the base model": ({"seed": 1}, 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_row_is_found_again_by_all_that_it_depends_on_and_by_nothing_else(tmp_path, monkeypatch, change):
+    changed, new = CHANGES[change]
+
+    def kept_draws(seed=0, part=None, **given):
+        folder = tmp_path / str(seed) / "tiny-distilbert"
+        folder = folder if folder.exists() else tiny_distilbert(folder.parent)
+        monkeypatch.setattr("helpers.draws.place", lambda path: tmp_path / "published.jsonl")
+        base = {
+            "checkpoint": str(folder),
+            "revision": "",
+            "model": "distilbert",
+            "max_tokens": 64,
+        }
+        usual = {"base": base, "sets": {"held_out": some_letters(10)}, "computing": CPU, "functions": [some_function]}
+        kept = KeptDraws(tmp_path / "out", **usual | {"settings": {"SEED": 42}} | given)
+        part = some_letters(8) if part is None else part
+        row = kept.row(
+            {"model": "a", "labels": 8, "draw": 0}, part, lambda: lambda name: np.linspace(0, 1, len(kept.sets[name]))
+        )
+        return kept, row
+
+    kept, row = kept_draws()
+    assert kept.new == 1 and "text" not in row
+    right = kept.right(pd.DataFrame([row]), "held_out")
+    assert right.shape == (1, 10) and right.mean() == row["held_out"]
+    assert kept_draws(**changed)[0].new == new
 
 
 # --- the driver -------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from helpers.sources import COMPANY
 ROOT = Path(__file__).parents[1]
 SHORT = {"TRAIN_ROWS": 20, "TEST_ROWS": 20, "MORE_ROWS": 10, "MAX_TOKENS": 64, "EPOCHS": 1}  # seconds for each notebook
 SHORT |= {"HEAD_RATES": [1e-3, 1e-2], "LORA_RATES": [1e-3, 1e-2], "FULL_RATES": [1e-4, 1e-3], "RANKS": [2]}
+SHORT |= {"LABELS": [8], "DRAWS": [0]}
 
 pytestmark = pytest.mark.slow
 
