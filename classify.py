@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def score_parts(trained: Trained, options: argparse.Namespace, folder: Path) -> 
                 shown.initial += len(rows)
             else:
                 routed = route(rows, trained, options, computing)
-                write_whole(made[-1], lambda path, routed=routed: routed.to_parquet(path, index=False))
+                write_whole(made[-1], partial(routed.to_parquet, index=False))
             shown.update(len(rows))
     return made
 

@@ -55,6 +55,7 @@ def study_files():
     folders = ("notebooks", "mini", "driver", "benchmarks")
     return [
         ROOT / "run_all.py",
+        ROOT / "classify.py",
         *(
             p
             for f in folders
