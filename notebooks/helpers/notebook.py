@@ -1,6 +1,7 @@
 """One notebook's run: its parameters, tables, figures, and the result file that it leaves."""
 
 import functools
+import importlib
 import json
 import logging
 import os
@@ -177,8 +178,7 @@ class Run:
 
         The record says model, method, checkpoint, revision, bits, max_tokens, learning_rate, rank, and where the weights lie.
         """
-        from helpers.handover import complete  # for the notebooks that train
-        from helpers.hub import find_model
+        from helpers.hub import find_model  # for the notebooks that train
 
         computing = self.computing
         assert computing is not None
@@ -204,4 +204,6 @@ class Run:
             | {"curve": history.reset_index().to_dict("list"), "validation_probability": training.probability}
         )
         classes = self.read_result("01_data")["parameters"].get("CLASSES")
+        # by name, so that what a model's folder says of itself is no reason to train again, and 01 rests on no training
+        complete = importlib.import_module("helpers.handover").complete
         complete(self.out / record["weights"], self.trainings[-1], self.labels, classes, str(self.sources["data"]))
