@@ -183,8 +183,11 @@ def draw_label_curve(summary: pd.DataFrame, axes: plt.Axes) -> None:
     axes.set_xticks(labels, [f"{number:,}" for number in labels])
     axes.xaxis.set_minor_formatter("")
     order = sorted(ends, key=lambda name: ends[name][1])
+    low, high = axes.get_ylim()
+    middle = (np.mean([end for _, end in ends.values()]) - low) / (high - low)
+    lowest = min(middle - 0.04 * (len(order) - 1), 0.97 - 0.08 * (len(order) - 1))
     for place, name in enumerate(order):
-        beside = (1.03, 0.05 + 0.9 * place / max(1, len(order) - 1))  # evenly, so that no name covers another
+        beside = (1.04, lowest + 0.08 * place)  # around the lines' ends, evenly, so that no name covers another
         colour = WAYS[name]["color"]
         leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 3}
         axes.annotate(
