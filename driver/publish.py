@@ -33,7 +33,8 @@ FIGURES = {  # and their figures
     },
     LABELS: {"appendix_labels_curve.png": "labels.png"},
 }
-DRAWS = "results/label_draws.jsonl"  # a line for each finished draw of real complaints
+DRAWS = "results/label_draws.jsonl"  # a line for each finished draw of real complaints, and where a run keeps its own
+OWN_DRAWS = "results/draws.jsonl"
 
 
 def read(path: Path) -> dict:
@@ -269,7 +270,7 @@ def save(jobs: list[Job], root: Path, out: Path) -> None:
     else:
         rows = [
             row
-            for path in [root / DRAWS, out / DRAWS, *sorted(out.glob(f"draws/*/{DRAWS}"))]
+            for path in [root / DRAWS, out / OWN_DRAWS, *sorted(out.glob(f"draws/*/{OWN_DRAWS}"))]
             for row in read_lines(path)
         ]
         texts[root / DRAWS] = "".join(f"{json.dumps(row)}\n" for row in {row["key"]: row for row in rows}.values())

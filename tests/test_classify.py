@@ -52,7 +52,7 @@ def run(model, file, out, *more, **given):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_each_row_is_there_once_as_in_an_undisturbed_run(model, tmp_path):
-    ids = write_rows(tmp_path / "rows.csv", 4_200)
+    ids = write_rows(tmp_path / "rows.csv", 2_000)
     assert run(model, tmp_path / "rows.csv", tmp_path / "whole.parquet").returncode == 0
     killed, chance = 0, random.Random(5)
     while killed < 3:
@@ -86,7 +86,7 @@ def options(model, file, out, **changed):
 
 
 def test_what_is_scored_is_not_scored_again_and_another_setting_starts_anew(model, tmp_path, monkeypatch):
-    write_rows(tmp_path / "rows.parquet", 2_500)
+    write_rows(tmp_path / "rows.parquet", 1_250)
     scored = []
     answers = classify.Trained.answers
     monkeypatch.setattr(
@@ -94,14 +94,14 @@ def test_what_is_scored_is_not_scored_again_and_another_setting_starts_anew(mode
     )
     monkeypatch.setattr(classify, "join", lambda *_: 1 / 0)
     given = options(model, tmp_path / "rows.parquet", tmp_path / "out.csv")
-    for expected in ([980, 980, 490], []):
+    for expected in ([490, 490, 245], []):
         with pytest.raises(ZeroDivisionError):
             classify.run(given)
         assert scored == expected
         del scored[:]
     with pytest.raises(ZeroDivisionError):
         classify.run(options(model, tmp_path / "rows.parquet", tmp_path / "out.csv", at_least=0.9))
-    assert scored == [980, 980, 490]
+    assert scored == [490, 490, 245]
 
 
 def test_the_summary_counts_what_is_right_and_what_is_of_neither_class(model, tmp_path, capsys):

@@ -129,7 +129,7 @@ def test_labels_run_where_they_are_asked_for_and_a_further_draw_alone_is_new(pro
 def copied(mini_out, tmp_path_factory):
     """Return a folder in which 01 and 02 have run."""
     out = tmp_path_factory.mktemp("labels") / "mini"
-    shutil.copytree(mini_out, out, ignore=shutil.ignore_patterns("models", "site", "plots"))
+    shutil.copytree(mini_out, out, ignore=shutil.ignore_patterns("models", "site"))
     return out
 
 

@@ -125,6 +125,21 @@ def test_the_readmes_table_is_made_from_the_committed_result():
     assert text.count("**the offline demo**") == 1 and ("not yet run" in text) == ("full" not in results)
 
 
+def test_what_is_published_is_not_ignored_and_what_a_run_writes_is():
+    names = [f"results/{name}" for name, _ in publish.PUBLISHED.values()] + [publish.DRAWS]
+    plots = [name for figures in publish.FIGURES.values() for name in figures.values()]
+    names += [f"plots/{prefix}{name}" for _, prefix in publish.PUBLISHED.values() for name in plots]
+    own = [
+        "results/06_comparing.json",
+        publish.OWN_DRAWS,
+        "draws/0/results/x.json",
+        "plots/06_cost.png",
+        "data/pool.parquet",
+    ]
+    done = subprocess.run(["git", "check-ignore", *names, *own], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == own and len(names) == 19
+
+
 def test_the_committed_pages_come_from_the_same_run_as_the_readme():
     result = json.loads((ROOT / "results/offline_demo.json").read_text())["comparison"]
     page = nbformat.read(ROOT / "notebooks/06_comparing.ipynb", 4)

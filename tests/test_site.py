@@ -64,7 +64,7 @@ def pages(tmp_path_factory):
     """Return {name: parsed page} of the site of the published run, and the folder that it lies in."""
     out = tmp_path_factory.mktemp("run")
     shutil.copytree(ROOT / "notebooks", out / "executed", ignore=shutil.ignore_patterns("helpers"))
-    result = json.loads((ROOT / "results/offline_demo.json").read_text())
+    result = json.loads((ROOT / "results/offline_demo.json").read_text())["comparison"]
     index = site.write_site(
         out,
         stages.NAMES,
@@ -127,7 +127,7 @@ def test_every_figure_has_its_alternative_text(pages):
 
 def test_the_first_page_shows_every_model(pages):
     found, _ = pages
-    for row in json.loads((ROOT / "results/offline_demo.json").read_text())["table"]:
+    for row in json.loads((ROOT / "results/offline_demo.json").read_text())["comparison"]["table"]:
         assert row["name"] in found["index"].text and f"{row['accuracy']:.3f}" in found["index"].text
 
 

@@ -14,7 +14,8 @@ from helpers.hub import find_model
 from helpers.machine import Computing, cpu_name, versions
 from helpers.scores import predicted
 
-FILE = "results/label_draws.jsonl"
+FILE = "results/draws.jsonl"  # of a run, and the published rows of the repository
+PUBLISHED = "results/label_draws.jsonl"
 
 
 def of_table(part: pd.DataFrame) -> str:
@@ -36,7 +37,7 @@ class KeptDraws:
     ):
         """Read the rows; what is given here is what all rows of a run depend on: base model, judged complaints, code, settings."""
         self.own = out / FILE
-        files = [self.own, *sorted(out.glob(f"draws/*/{FILE}")), place(FILE)]
+        files = [self.own, *sorted(out.glob(f"draws/*/{FILE}")), place(PUBLISHED)]
         self.rows = {row["key"]: row for path in files for row in read_lines(path)}
         self.sets = sets
         self.precision = computing.precision_name
