@@ -30,9 +30,7 @@ from helpers.machine import Computing, choose_computing
 from helpers.notebook import filter_known_warnings
 from helpers.sources import NARRATIVE, PRODUCT, SourceError, read
 
-PART = (
-    1_000  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
-)
+PART = 500  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
 PERSON = "a person"
 COLUMNS = ["id", "product", "probability", "route", "why"]
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell starts that a spreadsheet would compute
