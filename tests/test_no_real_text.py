@@ -37,7 +37,10 @@ def test_no_twelve_words_in_a_row_of_a_real_complaint_stand_in_the_repository():
     ]
     assert len(narratives) > 6_000
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
-    files = [ROOT / name for name in listed if name and not name.endswith((".png", ".parquet", ".safetensors", ".zip"))]
+    kinds = (".py", ".md", ".json", ".jsonl", ".ipynb", ".txt", ".toml", ".csv")
+    files = [ROOT / name for name in listed if name.endswith(kinds)] or [
+        path for path in ROOT.rglob("*") if path.suffix in kinds and not {".venv", "runs", "models"} & set(path.parts)
+    ]
     files = [path for path in files if path.is_file() and "checkpoints" not in path.parts]
     assert len(files) > 100
     planted = " ".join(narratives[7].split()[:40])
