@@ -24,10 +24,12 @@ from filelock import FileLock, Timeout
 from scipy.special import expit, logit
 from tqdm import tqdm
 
+from helpers.complaints import labels_of
 from helpers.files import digest, remove_leftovers, sha256, write_whole
 from helpers.handover import Trained, load_for_use, scored, weights_hash
 from helpers.machine import Computing, choose_computing
 from helpers.notebook import filter_known_warnings
+from helpers.scores import logits
 from helpers.sources import NARRATIVE, PRODUCT, SourceError, read
 
 PART = 500  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
@@ -90,15 +92,14 @@ def route(rows: pd.DataFrame, trained: Trained, options: argparse.Namespace, com
     probability, away = np.full(len(rows), np.nan), np.zeros(len(rows))
     if told.any():
         probability[told], away[told] = trained.answers(rows["text"][told].tolist(), computing)
-        probability[told] = expit(logit(np.clip(probability[told], 1e-15, 1 - 1e-15)) + logit(options.prior))
+        probability[told] = expit(logits(probability[told]) + logit(options.prior))
     predicted = (probability >= 0.5).astype(int)
     sure = np.where(predicted == 1, probability, 1 - probability)
     why = np.select(
         [~told, away > 1, ~(sure >= options.at_least)], ["no text", "unlike the training", "not confident"], ""
     )
     product = np.where(told, np.array(labels)[predicted], None)
-    names = trained.facts["classes"] or {label: [label] for label in labels}
-    known = {name.strip(): place for place, label in enumerate(labels) for name in names[label]}
+    known = labels_of(trained.facts["classes"] or {label: [label] for label in labels})
     truth = rows["label"].map(lambda name: known.get(name.strip(), OTHER), na_action="ignore")
     made = {"id": rows["id"], "product": product, "probability": sure, "route": np.where(why == "", product, PERSON)}
     return pd.DataFrame(made | {"why": why, "truth": truth.astype("Int64")})
@@ -145,7 +146,7 @@ def join(made: list[Path], out: Path) -> None:
     write_whole(out, as_csv if out.suffix == ".csv" else as_parquet)
 
 
-def summary(made: list[Path], labels: list[str], at_least: float) -> list[str]:
+def summary(made: list[Path], labels: list[str]) -> list[str]:
     """Return what came of it in lines: rows by route, and, where the file tells products, what is right."""
     routes: dict[str, int] = {}
     right = sure_right = routed = known = others = others_routed = 0
@@ -198,7 +199,7 @@ def run(options: argparse.Namespace) -> None:
             write_whole(about, json.dumps(key))
         made = score_parts(trained, options, folder)
         join(made, options.out)
-        print("\n".join(summary(made, trained.facts["labels"], options.at_least)))
+        print("\n".join(summary(made, trained.facts["labels"])))
     shutil.rmtree(folder)
     print(f"Written: {options.out}")
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from helpers import minilm
 from helpers.scores import sentence
 from helpers.sources import is_mini
 
@@ -15,13 +16,17 @@ NAMES = {  # how a sentence calls a baseline
 }
 
 
+def base_of(model: str, result: dict[str, Any]) -> str:
+    """Return the name of the base model that stands for distilbert or gpt2 in a result, "" for any other."""
+    return dict(zip(("distilbert", "gpt2"), result["models"], strict=False)).get(model, "")
+
+
 def shown(name: str, result: dict[str, Any]) -> str:
     """Return a model's name, on real complaints with its base model's own name in it where that is no DistilBERT or GPT-2."""
     model, _, method = name.partition("_")
-    bases = dict(zip(("distilbert", "gpt2"), result["models"], strict=False))
-    base = bases.get(model, model)
-    if base == "minilm":
-        return f"minilm_{method}"
+    base = base_of(model, result)
+    if base == minilm.NAME:
+        return f"{minilm.NAME}_{method}"
     return f"mini-{model}_{method}" if is_mini(base) and not is_mini(result["data"]) else name
 
 

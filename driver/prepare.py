@@ -71,12 +71,17 @@ def export_model(out: str, name: str) -> list[str]:
     return export(place, name, tables, others)
 
 
+def print_from_child(what: str, function: str, arguments: dict[str, Any], root: Path) -> None:
+    """Print the lines that the function returns in a process of its own, which a signal ends."""
+    mark = f"{what} {os.getpid()}"
+    stop_on_signals(mark)
+    for line in in_child(function, arguments, root, {MARK: mark}):
+        print(line)
+
+
 def export(out: Path, name: str, root: Path) -> None:
     """Write the plain checkpoint of a trained model of the run, and print what was found; Refused when it cannot be made."""
-    mark = f"export {os.getpid()}"
-    stop_on_signals(mark)
-    for line in in_child("driver.prepare:export_model", {"out": str(out), "name": name}, root, {MARK: mark}):
-        print(line)
+    print_from_child("export", "driver.prepare:export_model", {"out": str(out), "name": name}, root)
 
 
 def on_the_hub(values: dict[str, dict[str, Any]], root: Path) -> list[tuple[str, str, str, str]]:
@@ -92,10 +97,7 @@ def on_the_hub(values: dict[str, dict[str, Any]], root: Path) -> list[tuple[str,
 
 def prefetch(values: dict[str, dict[str, Any]], root: Path) -> None:
     """Download what the values name on the hub, and print where it is; Refused when the hub does not serve it."""
-    mark = f"prefetch {os.getpid()}"
-    stop_on_signals(mark)
-    for line in in_child("driver.prepare:download", {"wanted": on_the_hub(values, root)}, root, {MARK: mark}):
-        print(line)
+    print_from_child("prefetch", "driver.prepare:download", {"wanted": on_the_hub(values, root)}, root)
     print("A run with these now needs no network.")
 
 

@@ -11,7 +11,7 @@ from driver.parameters import SOURCES, defaults, read_notebook, source
 from driver.scheduler import Job, state
 from driver.stages import LABELS, NAMES, sweep_folder
 from helpers import minilm
-from helpers.files import read_lines, write_whole
+from helpers.files import OWN_DRAWS, PUBLISHED_DRAWS, read_lines, write_whole
 from helpers.sources import is_mini, short_name
 
 MOST_BYTES = 1_000_000  # code-hosting pages stop showing larger notebooks
@@ -33,8 +33,6 @@ FIGURES = {  # and their figures
     },
     LABELS: {"appendix_labels_curve.png": "labels.png"},
 }
-DRAWS = "results/label_draws.jsonl"  # a line for each finished draw of real complaints, and where a run keeps its own
-OWN_DRAWS = "results/draws.jsonl"
 
 
 def read(path: Path) -> dict:
@@ -93,7 +91,6 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
     least = next((row["accuracy"] for row in result["table"] if row["name"] == "keyword"), 0)
     rows = []
     real = kind_of_run(result) != "demo"  # the study's scores say nothing beside those of invented complaints
-    bases = dict(zip(("distilbert", "gpt2"), result["models"], strict=False))
     for row in result["table"]:
         name = row["name"]
         weak = row["method"] == "head" or (row["method"] == "baseline" and row["accuracy"] < least)
@@ -101,8 +98,8 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
             continue
         cost = result["costs"][name]
         trained, seconds = cost.get("trainable parameters"), cost.get("training, s")
-        base = bases.get(row["model"], "")
-        study = original.get(name) if real and base != "minilm" else None
+        base = findings.base_of(row["model"], result)
+        study = original.get(name) if real and base != minilm.NAME else None
         size = f", a miniature of {cost['weights'] / 1e6:.1f} M parameters" if study and is_mini(base) else ""
         rows.append(
             {
@@ -270,10 +267,12 @@ def save(jobs: list[Job], root: Path, out: Path) -> None:
     else:
         rows = [
             row
-            for path in [root / DRAWS, out / OWN_DRAWS, *sorted(out.glob(f"draws/*/{OWN_DRAWS}"))]
+            for path in [root / PUBLISHED_DRAWS, out / OWN_DRAWS, *sorted(out.glob(f"draws/*/{OWN_DRAWS}"))]
             for row in read_lines(path)
         ]
-        texts[root / DRAWS] = "".join(f"{json.dumps(row)}\n" for row in {row["key"]: row for row in rows}.values())
+        texts[root / PUBLISHED_DRAWS] = "".join(
+            f"{json.dumps(row)}\n" for row in {row["key"]: row for row in rows}.values()
+        )
         refuse_narratives(texts, out)
     for name in made:
         texts |= {root / f"plots/{prefix}{to}": (out / "plots" / of).read_bytes() for of, to in FIGURES[name].items()}

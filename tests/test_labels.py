@@ -18,8 +18,8 @@ from toy_models import CPU, some_letters, tiny_distilbert
 
 from driver.stages import LABELS, select, series
 from helpers.complaints import words_in_common
-from helpers.draws import FILE, KeptDraws
-from helpers.files import append_line, read_lines
+from helpers.draws import KeptDraws
+from helpers.files import OWN_DRAWS, append_line, read_lines
 from helpers.machine import Computing
 
 WAYS = ["tfidf_logreg", "embedding_logreg", "head", "lora", "full"]
@@ -140,7 +140,7 @@ COMMAND = ["--only", LABELS, "--labels", "1", "-p", "LABELS", "[8]"]
 def interrupted(copied):
     """Return the folder after the draw was killed in its last training and the same command went on, and what was kept then."""
     command = [*MINI, "--out", copied, *COMMAND]
-    rows = copied / f"draws/0/{FILE}"
+    rows = copied / f"draws/0/{OWN_DRAWS}"
     with open(copied / "log", "w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         until = time.monotonic() + 600
@@ -157,7 +157,7 @@ def interrupted(copied):
 @pytest.mark.slow
 def test_what_was_finished_before_a_kill_is_not_trained_again(interrupted):
     out, kept = interrupted
-    path = out / f"draws/0/{FILE}"
+    path = out / f"draws/0/{OWN_DRAWS}"
     assert 4 <= len(kept.splitlines()) <= 5 and path.read_bytes().startswith(kept)
     rows = read_lines(path)
     assert [(row["model"], row["labels"], row["draw"]) for row in rows] == [(way, 8, 0) for way in WAYS]
@@ -177,13 +177,13 @@ def test_the_curve_holds_every_draw_without_text_and_the_keyword_rule_needs_no_l
     assert by_name.keys() == {*WAYS, "keyword"} and by_name["keyword"]["labels"] == 0
     assert all(row["interval"][0] <= row["accuracy"] <= row["interval"][1] for row in by_name.values())
     assert {row["one"] for row in result["comparisons"]} == set(WAYS[1:]) and len(result["sentences"]) == 4
-    assert max(map(len, (out / f"draws/0/{FILE}").read_text().splitlines())) < 700
+    assert max(map(len, (out / f"draws/0/{OWN_DRAWS}").read_text().splitlines())) < 700
 
 
 @pytest.mark.slow
 def test_a_draw_made_anew_comes_out_the_same(interrupted):
     out, _ = interrupted
-    path = out / f"draws/0/{FILE}"
+    path = out / f"draws/0/{OWN_DRAWS}"
     before = [row | {"seconds": 0} for row in read_lines(path)]
     path.unlink()
     assert subprocess.run([*MINI, "--out", out, *COMMAND, "--force"], capture_output=True).returncode == 0

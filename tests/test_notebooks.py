@@ -30,6 +30,7 @@ TAUGHT = {  # functions that a page teaches and a module keeps for the other pag
     "keyword_rule",
     "linear_model",
     "first_best",
+    "mean_over_tokens",
     "embed",
     "fit_on_vectors",
     "embedding_probability",

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from driver import publish
+from helpers import files
 
 ROOT = Path(__file__).parents[1]
 IMPORTED_AS = {"scikit-learn": "sklearn", "jupyter-client": "jupyter_client", "huggingface-hub": "huggingface_hub"}
@@ -127,12 +128,12 @@ def test_the_readmes_table_is_made_from_the_committed_result():
 
 
 def test_what_is_published_is_not_ignored_and_what_a_run_writes_is():
-    names = [f"results/{name}" for name, _ in publish.PUBLISHED.values()] + [publish.DRAWS]
+    names = [f"results/{name}" for name, _ in publish.PUBLISHED.values()] + [files.PUBLISHED_DRAWS]
     plots = [name for figures in publish.FIGURES.values() for name in figures.values()]
     names += [f"plots/{prefix}{name}" for _, prefix in publish.PUBLISHED.values() for name in plots]
     own = [
         "results/06_comparing.json",
-        publish.OWN_DRAWS,
+        files.OWN_DRAWS,
         "draws/0/results/x.json",
         "plots/06_cost.png",
         "data/pool.parquet",

@@ -65,6 +65,12 @@ def first_best(scores: Mapping[Any, float]) -> Any:
     return max(scores, key=scores.__getitem__)
 
 
+def mean_over_tokens(vectors: torch.Tensor, batch: BatchEncoding) -> torch.Tensor:
+    """Return the mean of each text's vectors over its tokens, shape (texts, width)."""
+    is_token = batch["attention_mask"].unsqueeze(2)  # 0 at padding
+    return (vectors.double() * is_token).sum(dim=1) / is_token.sum(dim=1)
+
+
 def embed(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -75,9 +81,7 @@ def embed(
     """Return each text's vector, the mean over its tokens, shape (texts, width)."""
 
     def mean(batch: BatchEncoding) -> torch.Tensor:
-        vectors = model.base_model(**batch).last_hidden_state.double()
-        is_token = batch["attention_mask"].unsqueeze(2)  # 0 at padding
-        return (vectors * is_token).sum(dim=1) / is_token.sum(dim=1)
+        return mean_over_tokens(model.base_model(**batch).last_hidden_state, batch)
 
     return in_batches(mean, model, tokenizer, texts, max_tokens, computing)
 
@@ -92,10 +96,8 @@ def embed_both(
     """Return two vectors of each text, the mean over its tokens and that of its first token, shape (texts, 2, width)."""
 
     def both(batch: BatchEncoding) -> torch.Tensor:
-        vectors = model.base_model(**batch).last_hidden_state.double()
-        is_token = batch["attention_mask"].unsqueeze(2)  # 0 at padding
-        mean = (vectors * is_token).sum(dim=1) / is_token.sum(dim=1)
-        return torch.stack([mean, vectors[:, 0]], dim=1)
+        vectors = model.base_model(**batch).last_hidden_state
+        return torch.stack([mean_over_tokens(vectors, batch), vectors[:, 0].double()], dim=1)
 
     return in_batches(both, model, tokenizer, texts, max_tokens, computing)
 

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.files import append_line, code_of, digest, place, read_lines, sha256
+from helpers.files import OWN_DRAWS, PUBLISHED_DRAWS, append_line, code_of, digest, place, read_lines, sha256
 from helpers.hub import find_model
 from helpers.machine import Computing, cpu_name, versions
 from helpers.scores import predicted
-
-FILE = "results/draws.jsonl"  # of a run, and the published rows of the repository
-PUBLISHED = "results/label_draws.jsonl"
 
 
 def of_table(part: pd.DataFrame) -> str:
@@ -36,8 +33,8 @@ class KeptDraws:
         settings: Mapping[str, Any],
     ):
         """Read the rows; what is given here is what all rows of a run depend on: base model, judged complaints, code, settings."""
-        self.own = out / FILE
-        files = [self.own, *sorted(out.glob(f"draws/*/{FILE}")), place(PUBLISHED)]
+        self.own = out / OWN_DRAWS
+        files = [self.own, *sorted(out.glob(f"draws/*/{OWN_DRAWS}")), place(PUBLISHED_DRAWS)]
         self.rows = {row["key"]: row for path in files for row in read_lines(path)}
         self.sets = sets
         self.precision = computing.precision_name

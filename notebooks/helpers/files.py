@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+OWN_DRAWS = "results/draws.jsonl"  # a run's rows of finished draws of labels, and the published ones
+PUBLISHED_DRAWS = "results/label_draws.jsonl"
 MB = 2**20  # bytes; so everywhere
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # as temporary_name names it
 
@@ -106,9 +108,11 @@ def read_lines(path: Path) -> list[dict]:
 def append_line(path: Path, row: dict) -> None:
     """Write the row as a line of its own at the end of a file of JSON lines, down to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size
-    with open(path, "ab") as file:
-        file.write(b"\n" * bool(torn) + json.dumps(row).encode() + b"\n")
+    with open(path, "ab+") as file:
+        if file.tell():  # a last line that a kill has torn ends here
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\n" * (file.read(1) != b"\n"))
+        file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

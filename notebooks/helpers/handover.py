@@ -20,13 +20,14 @@ from transformers import (
 )
 
 from helpers import check, minilm
-from helpers.baselines import embed
+from helpers.baselines import embed, mean_over_tokens
+from helpers.complaints import labels_of
 from helpers.files import ROOT, digest, place, plain, sha256, write_folder_whole, write_whole
 from helpers.hub import find_model
 from helpers.machine import Computing
 from helpers.models import in_batches, load_base, load_gpt2_tokenizer, predict, with_weights
 from helpers.scores import best_temperature, predicted, with_temperature
-from helpers.sources import is_local, short_name
+from helpers.sources import is_local, read, short_name
 
 FACTS = "training.json"  # what a model's folder says of itself, for programs
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning", "head": "training its head alone"}
@@ -83,30 +84,27 @@ def find_base(facts: dict[str, Any], given: str = "") -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model ready for use: with its tokenizer, its facts, its temperature, and what tells texts unlike its own."""
+    """A model ready for use: with its tokenizer, its facts, and what tells texts unlike its own."""
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     facts: dict[str, Any]
-    temperature: float
     unlike: dict[str, torch.Tensor]
 
     def answers(self, texts: Sequence[str], computing: Computing) -> tuple[np.ndarray, np.ndarray]:
-        """Return each text's calibrated probability of class 1 and how far it lies from the training's texts, both (texts,).
+        """Return each text's probability of class 1 and how far it lies from the training's texts, both (texts,).
 
-        The distance is in units of that which 95 % of the validation texts keep to; 0 where the folder does not tell.
+        The probability is calibrated in a merged folder, whose weights hold the temperature. The distance is in units of that which 95 % of the validation texts keep to; 0 where the folder does not tell.
         """
 
         def both(batch: BatchEncoding) -> torch.Tensor:
             output = self.model(**batch, output_hidden_states=True)
             probability = output.logits.double().softmax(dim=1)[:, 1:]
-            is_token = batch["attention_mask"].unsqueeze(2)
-            mean = (output.hidden_states[-1].double() * is_token).sum(dim=1) / is_token.sum(dim=1)
-            return torch.cat([probability, mean], dim=1)
+            return torch.cat([probability, mean_over_tokens(output.hidden_states[-1], batch)], dim=1)
 
         found = in_batches(both, self.model, self.tokenizer, texts, self.facts["max_tokens"], computing)
         away = distance(found[:, 1:], self.unlike) if self.unlike else np.zeros(len(found))
-        return with_temperature(found[:, 0], self.temperature), away
+        return found[:, 0], away
 
 
 def load_for_use(folder: Path, base: str = "") -> Trained:
@@ -125,13 +123,13 @@ def load_for_use(folder: Path, base: str = "") -> Trained:
         unlike = load_file(folder / UNLIKE) if (folder / UNLIKE).exists() else {}
         if len(names) != 2:
             raise ValueError(f"{folder} has the classes {names}: this program routes between two.")
-        return Trained(model, tokenizer, facts, 1.0, unlike)
+        return Trained(model, tokenizer, facts, unlike)
     if not facts_file.exists():
         raise ValueError(f"{folder} is no model of this project: it has neither config.json nor {FACTS}.")
     facts = json.loads(facts_file.read_text())
     found = {**facts, "checkpoint": find_base(facts, base), "revision": ""}
     model, tokenizer = load_base(found, tuple(facts["labels"]), facts["seed"])
-    return Trained(with_weights(model, folder), tokenizer, facts, 1.0, {})
+    return Trained(with_weights(model, folder), tokenizer, facts, {})
 
 
 def fit_unlike(vectors: np.ndarray, labels: np.ndarray, judged: np.ndarray) -> dict[str, torch.Tensor]:
@@ -320,14 +318,14 @@ def narratives_of_others(
     path: str, classes: dict[str, list[str]], columns: dict[str, str], most: int = 1_000
 ) -> list[str]:
     """Return up to so many texts of a local data set that are of none of the classes, the first ones."""
-    from helpers.sources import read
-
-    known = {name for names in classes.values() for name in names}
+    known = labels_of(classes)
     texts: list[str] = []
     for part in read(place(path), columns):
         rows = part.to_pandas()
         rows = rows[
-            ~rows["product"].isin(known) & rows["product"].notna() & (rows["text"].fillna("").str.strip() != "")
+            ~rows["product"].str.strip().isin(known)
+            & rows["product"].notna()
+            & (rows["text"].fillna("").str.strip() != "")
         ]
         texts += rows["text"].tolist()
         if len(texts) >= most:
