@@ -2,11 +2,14 @@
 """Classify a file of complaints with a trained model and say where each goes: python classify.py MODEL FILE --out routed.csv
 
 MODEL is models/NAME of a run, or its merged/; FILE is any complaint file that the series reads, labelled or not. The output
-has a row for each row of the file. A run that was killed goes on with the same command.
+has a row for each row of the file. A run that was killed goes on with the same command, and --cluster scores on many machines.
 """
 
 import argparse
+import contextlib
 import json
+import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from filelock import FileLock, Timeout
 from scipy.special import expit, logit
 from tqdm import tqdm
 
+from driver import Refused
 from helpers.complaints import labels_of
 from helpers.files import digest, remove_leftovers, sha256, write_whole
 from helpers.handover import Trained, load_for_use, scored, weights_hash
@@ -55,6 +59,7 @@ def parse() -> argparse.Namespace:
     add("--base", default="", help="the folder of an adapter's base model, if it is not found by name")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--precision", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--cluster", metavar="ADDRESS", default="", help="score on this Ray cluster, or the one here: auto")
     options = parser.parse_args()
     if options.out.suffix not in (".csv", ".parquet"):
         parser.error(f"--out {options.out}: the name must end in .csv or .parquet")
@@ -105,21 +110,104 @@ def route(rows: pd.DataFrame, trained: Trained, options: argparse.Namespace, com
     return pd.DataFrame(made | {"why": why, "truth": truth.astype("Int64")})
 
 
+def part_file(folder: Path, place: int) -> Path:
+    """Return where the output of a part is kept."""
+    return folder / f"{place:07d}.parquet"
+
+
+def agreed_computing(options: argparse.Namespace, folder: Path) -> Computing:
+    """Return what all parts are computed on and in; ValueError where this machine would compute otherwise than those kept."""
+    computing = choose_computing(options.device, options.precision)
+    note, own = folder / "computing", folder / f".computing.{os.getpid()}.tmp"
+    own.write_text(str(computing))
+    with contextlib.suppress(FileExistsError):
+        os.link(own, note)  # whole at once, and only for the first
+    own.unlink()
+    if note.read_text() != str(computing):
+        raise ValueError(
+            f"Other parts were computed with {note.read_text()}, here it would be {computing}. Pass the same --device and --precision everywhere."
+        )
+    return computing
+
+
 def score_parts(trained: Trained, options: argparse.Namespace, folder: Path) -> list[Path]:
     """Score each part that is not kept in the folder yet, and return the parts' files in order."""
-    computing = choose_computing(options.device, options.precision)
+    computing = agreed_computing(options, folder)
     total = sum(len(rows) for rows in parts(options))  # a first pass, which finds what is wrong with the file, too
     made = []
     print(f"{total:,} rows on {computing}.", flush=True)
     with tqdm(total=total, unit="row", mininterval=1) as shown:
         for place, rows in enumerate(parts(options)):
-            made.append(folder / f"{place:07d}.parquet")
+            made.append(part_file(folder, place))
             if made[-1].exists():
                 shown.initial += len(rows)
             else:
                 routed = route(rows, trained, options, computing)
                 write_whole(made[-1], partial(routed.to_parquet, index=False))
             shown.update(len(rows))
+    return made
+
+
+class Scorer:
+    """Scores parts on a node of a cluster with a model that is loaded once; a part is there whole or not at all."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        filter_known_warnings()
+        self.options, self.folder = options, folder
+        self.trained = load_for_use(options.model, options.base)
+        self.computing = agreed_computing(options, folder)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Score the parts at the batch's places; return how many rows each has."""
+        rows = [pd.read_parquet(given_file(self.folder, place)) for place in batch["item"]]
+        for place, part in zip(batch["item"], rows, strict=True):
+            routed = route(part, self.trained, self.options, self.computing)
+            write_whole(part_file(self.folder, place), partial(routed.to_parquet, index=False))
+        return {"rows": np.array([len(part) for part in rows])}
+
+
+def given_file(folder: Path, place: int) -> Path:
+    """Return where a part's rows wait for a node of a cluster."""
+    return folder / f"given-{place:07d}.parquet"
+
+
+def score_on_cluster(options: argparse.Namespace, folder: Path) -> list[Path]:
+    """Score each part that is not kept in the folder yet on the nodes of a Ray cluster, and return the parts' files in order."""
+    from driver import cluster
+
+    folder = folder.resolve()  # nodes have other working directories
+    base = str(Path(options.base).resolve()) if Path(options.base).is_dir() and options.base else options.base
+    asked = cluster.connect(options.cluster, folder, show=False)
+    import ray
+
+    options = argparse.Namespace(**vars(options) | {"model": options.model.resolve(), "base": base})
+
+    made: list[Path] = []
+    waiting: dict[int, int] = {}
+    for place, rows in enumerate(parts(options)):
+        made.append(part_file(folder, place))
+        if not made[-1].exists():
+            waiting[place] = len(rows)
+            write_whole(given_file(folder, place), partial(rows.to_parquet, index=False))
+    there = ray.cluster_resources()
+    models = int(there["GPU"] if asked["num_gpus"] else there["CPU"] // asked["num_cpus"])
+    print(f"{sum(waiting.values()):,} rows in {len(waiting):,} parts for up to {models} models.", flush=True)
+    if waiting:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        scored_parts = ray.data.from_items(list(waiting), override_num_blocks=len(waiting)).map_batches(
+            Scorer,
+            fn_constructor_args=(options, folder),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=models),
+            **asked,
+        )
+        with tqdm(total=sum(waiting.values()), unit="row", mininterval=1) as shown:
+            try:
+                for batch in scored_parts.iter_batches(batch_size=None):
+                    shown.update(int(batch["rows"].sum()))
+            except ray.exceptions.RayError as error:
+                raise ValueError(str(error).strip().splitlines()[-1]) from None
     return made
 
 
@@ -185,7 +273,7 @@ def run(options: argparse.Namespace) -> None:
             "This folder holds no temperature and nothing about unlike texts: python run_all.py --export NAME adds both."
         )
     given: dict[str, Any] = {
-        name: str(value) for name, value in vars(options).items() if name not in ("file", "model", "out")
+        name: str(value) for name, value in vars(options).items() if name not in ("file", "model", "out", "cluster")
     }
     key = digest([weights_hash(options.model), sha256(options.file), given, PART, sha256(Path(__file__))])
     folder = options.out.with_name(f".{options.out.name}.parts")
@@ -194,10 +282,10 @@ def run(options: argparse.Namespace) -> None:
         remove_leftovers(folder)
         about = folder / "about.json"
         if not about.exists() or json.loads(about.read_text()) != key:
-            for path in folder.glob("*.parquet"):  # of another file, model or setting
+            for path in [*folder.glob("*.parquet"), *folder.glob("computing")]:  # of another file, model or setting
                 path.unlink()
             write_whole(about, json.dumps(key))
-        made = score_parts(trained, options, folder)
+        made = score_on_cluster(options, folder) if options.cluster else score_parts(trained, options, folder)
         join(made, options.out)
         print("\n".join(summary(made, trained.facts["labels"])))
     shutil.rmtree(folder)
@@ -214,7 +302,7 @@ def main() -> int:
         print(
             f"classify.py: another run is writing {options.out}. Wait for it, or give another --out.", file=sys.stderr
         )
-    except (SourceError, ValueError, OSError) as error:
+    except (Refused, SourceError, ValueError, OSError) as error:
         print(f"classify.py: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nInterrupted. What is scored is kept; to go on, type the same command again.", file=sys.stderr)

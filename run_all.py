@@ -78,6 +78,7 @@ def parse() -> argparse.Namespace:
     help_sweep = "run the series for each value of a parameter"
     add("--sweep", nargs="+", metavar=("NAME", "VALUE"), default=[], help=help_sweep)
     add("--jobs", type=int, metavar="N", default=1, help="run up to N notebooks side by side (1)")
+    add("--cluster", metavar="ADDRESS", default="", help="run notebooks on this Ray cluster, or the one here: auto")
     add("--cell-limit", type=float, metavar="MINUTES", default=720, help="end a cell after (720)")
     add("--stage-limit", type=float, metavar="MINUTES", default=1440, help="end a notebook after (1440)")
     options = parser.parse_args()
@@ -98,6 +99,10 @@ def check(options: argparse.Namespace) -> None:
         raise Refused("--prefetch is for the full study: --mini makes its own data and models, and needs no network.")
     if options.jobs < 1:
         raise Refused(f"--jobs {options.jobs}: at least one notebook has to run at a time.")
+    if options.cluster and options.jobs > 1:
+        raise Refused(
+            "--jobs is for this machine alone; with --cluster, Ray runs as many at a time as there are CPUs for."
+        )
     for name, number in (("--pretrain", options.pretrain), ("--labels", options.labels)):
         if number < 0:
             raise Refused(f"{name} {number}: the number must be positive.")
@@ -149,7 +154,7 @@ def make_jobs(options: argparse.Namespace, every: list[Stage], known: Values, gi
     mini = mini_values(options, known, given, out, environment) if options.mini else {}
     values = {name: known[name] | mini.get(name, {}) | given.get(name, {}) for name in NAMES}
     limits = scheduler.Limits(options.cell_limit, options.stage_limit)
-    return scheduler.make_jobs(every, values, ROOT, out, limits, environment, options.jobs > 1)
+    return scheduler.make_jobs(every, values, ROOT, out, limits, environment, options.jobs > 1 or bool(options.cluster))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -187,7 +192,12 @@ def run_chosen(options: argparse.Namespace, chosen: list[Job], jobs: list[Job], 
     where += f" --out {options.out}" if options.out else ""
     where += f" --seeds {' '.join(map(str, options.seeds))}" if options.seeds else ""
     scheduler.check_needs(chosen, jobs, f"python run_all.py{where}")
-    outcomes = scheduler.run_jobs(chosen, scheduler.LocalExecutor(options.jobs), options.force)
+    executor: scheduler.Executor = scheduler.LocalExecutor(options.jobs)
+    if options.cluster:
+        from driver.cluster import ClusterExecutor
+
+        executor = ClusterExecutor(options.cluster, out)
+    outcomes = scheduler.run_jobs(chosen, executor, options.force)
     if "06_comparing" in outcomes:
         publish.show_results(out, ROOT, compare=not options.p)
     print("\nTime: " + ", ".join(f"{name} {outcome.time}" for name, outcome in outcomes.items()))

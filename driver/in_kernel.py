@@ -4,20 +4,21 @@ Started by kernel.py as a script, with its standard output going to the stage's 
 """
 
 import atexit
+import contextlib
+import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TextIO
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, TextIO
 
 KEEP = 10_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 EVERY = 10.0  # seconds from one line of a progress that writes over itself to the next
 
 
@@ -154,8 +155,18 @@ def run_loudly(shell: Any) -> None:
     interactive.getoutput = getoutput
 
 
+def die_with_parent() -> None:
+    """Have Linux kill this process when its parent ends, however that ends: nobody could tell it to stop any more."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # no libc of that kind
+            ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != int(os.environ.get("JPY_PARENT_PID", os.getppid())):
+            sys.exit("The process that started this kernel has ended.")
+
+
 def main() -> None:
     """Run a kernel on the connection file given in the arguments until it is told to shut down."""
+    die_with_parent()
     told = False
 
     def leave() -> None:
