@@ -32,7 +32,6 @@ from helpers.complaints import labels_of
 from helpers.files import digest, remove_leftovers, sha256, write_whole
 from helpers.handover import Trained, load_for_use, scored, weights_hash
 from helpers.machine import Computing, choose_computing
-from helpers.notebook import filter_known_warnings
 from helpers.scores import logits
 from helpers.sources import NARRATIVE, PRODUCT, SourceError, read
 
@@ -152,7 +151,6 @@ class Scorer:
     """Scores parts on a node of a cluster with a model that is loaded once; a part is there whole or not at all."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        filter_known_warnings()
         self.options, self.folder = options, folder
         self.trained = load_for_use(options.model, options.base)
         self.computing = agreed_computing(options, folder)
@@ -266,7 +264,6 @@ def summary(made: list[Path], labels: list[str]) -> list[str]:
 
 def run(options: argparse.Namespace) -> None:
     """Classify the file; ValueError, OSError or Timeout says what does not fit."""
-    filter_known_warnings()
     trained = load_for_use(options.model, options.base)
     if not trained.unlike:
         print(

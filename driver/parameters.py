@@ -11,7 +11,7 @@ from driver import Refused
 from helpers import minilm
 from helpers.sources import is_local
 
-SOURCES = ("DATASET", "DISTILBERT", "GPT2", "EXTRA_TEST")  # these name a hub id, or a local file or folder
+SOURCES = ("DATASET", "DISTILBERT", "GPT2", "EXTRA_TEST", "FILE")  # these name a hub id, or a local file or folder
 
 RANGES = {  # of other parameters: a count from 1, a fraction from 0
     "SEED": (0, 2**32 - 1),

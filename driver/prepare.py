@@ -50,27 +50,6 @@ def make_mini(
         return mini.prepare(data, company, folder, given=given, pretrain=pretrain, left_out=extra, make=make)
 
 
-def export_model(out: str, name: str) -> list[str]:
-    """Return what handover.export says of the model models/NAME of the run in this folder, once it has written merged/."""
-    import json
-
-    import pandas as pd
-
-    from helpers.handover import export, narratives_of_others
-    from helpers.notebook import filter_known_warnings
-    from helpers.sources import is_local
-
-    filter_known_warnings()
-    place = Path(out)
-    table = pd.read_parquet(place / "data/train.parquet")
-    tables = {part: rows.reset_index(drop=True) for part, rows in table.groupby("split")}
-    asked = json.loads((place / "results/01_data.json").read_text())["parameters"]
-    columns = {"product": asked["LABEL_COLUMN"], "text": asked["TEXT_COLUMN"]}
-    local = is_local(asked["DATASET"])
-    others = narratives_of_others(asked["DATASET"], asked["CLASSES"], columns) if local else []
-    return export(place, name, tables, others)
-
-
 def print_from_child(what: str, function: str, arguments: dict[str, Any], root: Path) -> None:
     """Print the lines that the function returns in a process of its own, which a signal ends."""
     mark = f"{what} {os.getpid()}"
@@ -81,7 +60,7 @@ def print_from_child(what: str, function: str, arguments: dict[str, Any], root: 
 
 def export(out: Path, name: str, root: Path) -> None:
     """Write the plain checkpoint of a trained model of the run, and print what was found; Refused when it cannot be made."""
-    print_from_child("export", "driver.prepare:export_model", {"out": str(out), "name": name}, root)
+    print_from_child("export", "helpers.handover:export_from_run", {"out": str(out), "name": name}, root)
 
 
 def on_the_hub(values: dict[str, dict[str, Any]], root: Path) -> list[tuple[str, str, str, str]]:

@@ -67,6 +67,7 @@ STAGES = (
     stage("06_comparing", DATA, "results/predictions.parquet", "plots/barplot_perfmetrics.png"),  # and all its RUNS
     stage("appendix_confidence", (*DATA, "06_comparing")),
     stage("appendix_errors", (*DATA, "06_comparing")),  # and all RUNS
+    stage("appendix_use", (*DATA, *TRAININGS, "06_comparing"), "models/*/merged/*"),
     stage(LABELS, DATA),  # with --labels
 )
 NAMES = [stage.name for stage in STAGES]
@@ -84,13 +85,13 @@ def series(seeds: Sequence[int] = (), controls: bool = False, draws: int = 0) ->
     more = [first[s].in_folder(f"seeds/{seed}", seeded, {"SEED": seed}) for seed in seeds[1:] for s in seeded]
     runs = [*seeded, *(stage.name for stage in more)]
     trained = [stage for name, stage in first.items() if name in TRAININGS or controls]
-    last, confidence, errors, labels = STAGES[-4:]
+    last, confidence, errors, use, labels = STAGES[-5:]
     last = replace(last, needs=(*last.needs, *runs), values={"RUNS": runs})
     errors = replace(errors, needs=(*errors.needs, *runs))
     each_draw = [labels.in_folder(f"draws/{draw}", (), {"DRAWS": [draw]}) for draw in range(draws)]
     labels = replace(labels, needs=(*DATA, *(s.name for s in each_draw)), values={"DRAWS": list(range(draws))})
     of_labels = [*each_draw, labels] if draws else []
-    return [*STAGES[:2], *trained, *more, last, confidence, errors, *of_labels]
+    return [*STAGES[:2], *trained, *more, last, confidence, errors, use, *of_labels]
 
 
 def sweep_folder(name: str, value: object) -> str:

@@ -35,7 +35,7 @@ def test_all_six_run_in_order_with_progress_times_and_the_table(finished):
     assert re.search(r"cell 2 of 4, Work … \d+\.\d s\n", output)
     assert re.search(r"^toy +lora +1 +0\.570 \(0\.570 to 0\.570\) +0\.570 +0\.570 +0\.570$", output, re.M)
     assert "over seeds" not in output  # nothing would stand in that column
-    assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*appendix_errors \d\.\d s$", output, re.M)
+    assert re.search(r"^Time: 01_data \d\.\d s, 02_test_data \d\.\d s, .*appendix_use \d\.\d s$", output, re.M)
     assert f"Bar plot: {finished.out / 'plots/barplot_perfmetrics.png'}\n" in output
     assert output.rstrip().endswith(f"Pages: {finished.out / 'site/index.html'}")
     for name in NAMES:

@@ -154,7 +154,7 @@ def test_a_seed_that_always_fails_is_named_and_leaves_the_others_whole(project, 
     failed = project.run("--seeds", "1", "2", "3", "--jobs", jobs)
     assert failed.returncode == 1 and "FAILED seeds/2/04_gpt2_lora, cell 3 of 5, Work" in failed.stderr
     assert (
-        "Not started, for they need what failed: seeds/2/05_gpt2_qlora, 06_comparing, appendix_confidence, appendix_errors."
+        "Not started, for they need what failed: seeds/2/05_gpt2_qlora, 06_comparing, appendix_confidence, appendix_errors, appendix_use."
         in failed.stderr
     )
     whole = {name for name in (*NAMES, *(f"seeds/3/{n}" for n in NAMES[2:5])) if name in ran(failed.stdout)}

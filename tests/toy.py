@@ -48,6 +48,7 @@ PARAMETERS = {
     "06_comparing": 'RUNS = ["03_distilbert_lora", "04_gpt2_lora", "05_gpt2_qlora"]',
     "appendix_confidence": "BINS = 5",
     "appendix_errors": "BINS = 5",
+    "appendix_use": 'MODEL = "03_distilbert_lora"',
     "appendix_labels": "DRAWS = [0]",
 }
 EXAMPLES = {"/*/*": "/full/trained.bin", "/*": "/adapter.bin", "*": "a"}  # what a pattern of a stage stands for

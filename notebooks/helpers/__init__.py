@@ -8,6 +8,17 @@ baselines: what a model has to beat. handover: a trained model as a folder that 
 notebook: one notebook's run and its result file.
 """
 
+import logging
+import warnings
+
+# Three messages are silenced here, one by one, before what prints them is imported; everything else is heard.
+# bitsandbytes asks for an optional package of faster CPU kernels; the 4-bit numbers are the same without it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda r: "kernels-community" not in r.getMessage())
+# each load reports that the head is new: the notebooks say so in words
+logging.getLogger("transformers.modeling_utils").addFilter(lambda r: "LOAD REPORT" not in r.getMessage())
+# peft reads an attribute of transformers under its old name
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+
 
 class CheckFailed(Exception):
     """What a notebook claims, or what its data must fulfil, does not hold; the text says what was found."""

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 from helpers.files import place
 from helpers.hub import data_pattern, hub_snapshot
-from helpers.sources import COMPANY, NARRATIVE, PRODUCT, SourceError, is_local, one_line, read, short_name
+from helpers.sources import COMPANY, DATE, NARRATIVE, PRODUCT, SourceError, is_local, one_line, read, short_name
 
 CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"  # the study's classes
 
@@ -36,12 +36,19 @@ def load_complaints(
     company: str = "",
     encoding: str = "utf-8",
     parameter: str = "DATASET",
+    dated: bool = False,
 ) -> Iterator[pa.Table]:
     """Yield the source's rows in Arrow tables of about 10,000: id (their place), company if one is asked for, product, text.
 
+    `dated` adds date, when the bureau received them, as the text that stands there, null where there is none.
+
     `dataset` is a hub id, read at the pinned config and revision, or a local file or folder. Both are read in place.
     """
-    columns = ({"company": COMPANY} if company else {}) | {"product": label_column, "text": text_column}
+    columns = (
+        ({"company": COMPANY} if company else {})
+        | ({"date?": DATE} if dated else {})
+        | {"product": label_column, "text": text_column}
+    )
     path = place(dataset)
     pattern = "**/*"
     if not is_local(dataset):
@@ -49,7 +56,8 @@ def load_complaints(
         path = hub_snapshot(dataset, revision, "dataset", [pattern])
         if not any(path.glob(pattern)):
             raise ValueError(f"DATASET {dataset} at {revision} has no {pattern}: pass another one, -p CONFIG NAME.")
-    yield from read(path, columns, parameter=parameter, encoding=encoding, pattern=pattern)
+    for part in read(path, columns, parameter=parameter, encoding=encoding, pattern=pattern):
+        yield part.rename_columns([name.removesuffix("?") for name in part.column_names])
 
 
 def select(
@@ -194,8 +202,10 @@ def other_complaints(
     It prints how many rows the source holds and how many complaints are left, by class and by the source's product name.
     SourceError when a class has none.
     """
-    given = {"text_column": text_column, "label_column": label_column, "encoding": encoding, "parameter": "EXTRA_TEST"}
-    found, left = select(load_complaints(path, "", "", **given), "", classes, f"EXTRA_TEST {place(path)}")
+    parts = load_complaints(
+        path, "", "", text_column=text_column, label_column=label_column, encoding=encoding, parameter="EXTRA_TEST"
+    )
+    found, left = select(parts, "", classes, f"EXTRA_TEST {place(path)}")
     normal = {normalise(text) for text in known}
     duplicates = set(found.index[found["text"].map(normalise).isin(normal)])
     for _, new in near_pairs([*known, *found["text"]], first=len(known)):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -246,6 +247,17 @@ def export(out: Path, name: str, tables: dict[str, Any], others: Sequence[str]) 
         ]
     write_whole(merged / "README.md", card(facts, lines))
     return [*lines, f"written to {merged}"]
+
+
+def export_from_run(out: str | Path, name: str) -> list[str]:
+    """Export models/NAME of the run in this folder, with what the run tells of its data; return what was checked, in lines."""
+    table = pd.read_parquet(Path(out) / "data/train.parquet")
+    tables = {part: rows.reset_index(drop=True) for part, rows in table.groupby("split")}
+    asked = json.loads((Path(out) / "results/01_data.json").read_text())["parameters"]
+    columns = {"product": asked["LABEL_COLUMN"], "text": asked["TEXT_COLUMN"]}
+    local = is_local(asked["DATASET"])
+    others = narratives_of_others(asked["DATASET"], asked["CLASSES"], columns) if local else []
+    return export(Path(out), name, tables, others)
 
 
 def scored(where: str, right: int, number: int) -> str:

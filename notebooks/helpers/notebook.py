@@ -3,10 +3,8 @@
 import functools
 import importlib
 import json
-import logging
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +28,7 @@ PARAMETERS = (  # every name that a parameters cell may hold
     *("RANK", "ALPHA", "DROPOUT", "LEARNING_RATE", "EPOCHS", "BATCH_SIZE"),
     *("HEAD_RATES", "LORA_RATES", "FULL_RATES", "RANKS", "MAP_ROWS", "SEED", "OUT"),
     *("LABELS", "DRAWS", "HEAD_RATE", "LORA_RATE", "FULL_RATE"),
+    *("MODEL", "FILE", "ROWS", "PERSON_MINUTES", "WRONG_MINUTES"),
 )
 
 HELD_OUT = "held_out"  # the table that no choice may look at
@@ -37,22 +36,11 @@ JUDGES = ("06_comparing", "appendix_confidence", "appendix_errors", "appendix_la
 SERIES = "RUN_ALL_SERIES"  # the variable that tells a run with a folder of its own where 01 and 02 keep theirs
 
 
-def filter_known_warnings() -> None:
-    """Silence three messages, one by one; everything else is heard."""
-    # bitsandbytes asks for an optional package of faster CPU kernels; the 4-bit numbers are the same without it.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda r: "kernels-community" not in r.getMessage())
-    # each load reports that the head is new: the notebooks say so in words
-    logging.getLogger("transformers.modeling_utils").addFilter(lambda r: "LOAD REPORT" not in r.getMessage())
-    # peft reads an attribute of transformers under its old name
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-
-
 class Run:
     """One notebook's run: its folder of outputs, what it was given, its clock, and the result file it leaves."""
 
     def __init__(self, notebook: str, variables: dict[str, Any]):
         """Take the parameters from the notebook's globals(), and set the figures' one style."""
-        filter_known_warnings()
         settle()
         set_style()
         self.notebook = notebook
