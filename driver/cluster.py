@@ -2,6 +2,7 @@
 
 import importlib.util
 import secrets
+import socket
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,24 @@ def connect(address: str, shared: Path, show: bool) -> dict[str, float]:
         sys.path[:0] = paths
 
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         ray.init(
             address,
             logging_level="warning",
             log_to_driver=show,
             runtime_env={"worker_process_setup_hook": find_project},
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise Refused(
-            f"--cluster {address}: no Ray cluster answers ({str(error).splitlines()[0]}) Start one: ray start --head"
+            f"--cluster {address}: no Ray cluster answers ({str(error).splitlines()[0]}). Start one: ray start --head"
         ) from None
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    check_nodes(nodes, shared)
+    try:
+        check_nodes(nodes, shared)
+    except ray.exceptions.RayError as error:
+        raise Refused(f"--cluster {address}: a node does not answer ({str(error).strip().splitlines()[-1]})") from None
     cpus = min(
         [CPUS, *(int(node["Resources"].get("CPU", 0)) for node in nodes if node["Resources"].get("CPU", 0) >= 1)]
     )
@@ -136,7 +143,8 @@ class ClusterExecutor:
         outs = {str(job.out) for job in self.running.values()}
         for reference in self.running:
             ray.cancel(reference, force=True)
-        ray.wait(list(self.running), num_returns=len(self.running), timeout=30)
+        if self.running:
+            ray.wait(list(self.running), num_returns=len(self.running), timeout=30)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         for out in outs:
             on_each(nodes, processes.end_processes, out)

@@ -19,13 +19,17 @@ NEVER_IMPORTED = {
     "jupyter": "brings JupyterLab and the kernel",
     "ruff": "a command",
     "mypy": "a command",
+    "pytest-xdist": "pytest takes it up",
+    "msgpack": "Ray takes it up",
+    "protobuf": "so it does this",
 }
+RUN_WITH = ("requirements.txt", "requirements-cluster.txt")
 
 
 def pins(file):
     """Return {package: version} of a requirements file; every line must be a pin with its reason."""
     lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith(("#", "-r"))]
-    found = [re.fullmatch(r"([a-z0-9-]+)==([\w.]+) +# \S.*", line) for line in lines]
+    found = [re.fullmatch(r"([a-z0-9-]+)(?:\[\w+\])?==([\w.]+) +# \S.*", line) for line in lines]
     assert found and all(found), [line for line, match in zip(lines, found, strict=True) if not match]
     return {match[1]: match[2] for match in found}
 
@@ -68,14 +72,14 @@ def study_files():
 
 
 def test_every_import_is_pinned_and_every_pin_is_used():
-    pinned = {IMPORTED_AS.get(name, name) for name in pins("requirements.txt")}
+    pinned = {IMPORTED_AS.get(name, name) for file in RUN_WITH for name in pins(file)}
     needed = imported(study_files()) | {name for name in NEVER_IMPORTED if name in pinned}
     # ipython comes with jupyter
     assert needed - {"IPython"} == pinned
 
 
 def test_tests_import_nothing_unpinned():
-    pinned = {IMPORTED_AS.get(n, n) for file in ("requirements.txt", "requirements-dev.txt") for n in pins(file)}
+    pinned = {IMPORTED_AS.get(n, n) for file in (*RUN_WITH, "requirements-dev.txt") for n in pins(file)}
     found = imported((ROOT / "tests").glob("*.py"))
     assert found and not found - pinned - {"IPython"}
 

@@ -411,7 +411,7 @@ CHANGES = {
             "04_gpt2_lora", "from pathlib import Path\nfrom toy_files import write\nvalues = row = about = {}"
         ),
         [],
-        [*NAMES[3:6], "appendix_errors"],  # which needs the models; 06 writes the bytes that it wrote
+        [*NAMES[3:6], "appendix_errors", "appendix_use"],  # which need the models; 06 writes the bytes that it wrote
     ),
     "a cell of the last": (lambda p: p.edit("06_comparing", "1", cell=6), [], NAMES[5:6]),
     "code that all import": (
@@ -512,7 +512,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     project.add("03_distilbert_lora", NOISY.strip())
     before = {name: nbformat.read(project.path(name), 4) for name in ALL}
     saved = project.run("--save", "--controls", "--labels", "1")
-    assert saved.returncode == 0 and "Saved 18 files: results/offline_demo.json, README.md" in saved.stdout, (
+    assert saved.returncode == 0 and "Saved 19 files: results/offline_demo.json, README.md" in saved.stdout, (
         saved.stderr
     )
     for name in ALL:

@@ -127,7 +127,7 @@ def test_side_by_side_gives_the_same_results_as_one_after_the_other(fresh):
     shutil.rmtree(fresh.out)
     together = fresh.run("--seeds", "1", "2", "3", "--controls", "--jobs", "3")
     assert together.returncode == 0, together.stderr
-    assert sorted(ran(together.stdout)) == sorted(ran(alone.stdout)) and len(before) == 18
+    assert sorted(ran(together.stdout)) == sorted(ran(alone.stdout)) and len(before) == 19
     assert results(fresh) == before
     assert re.search(r"^  seeds/2/04_gpt2_lora: cell 2 of 4, Work … \d+\.\d s$", together.stdout, re.M)
 
