@@ -81,7 +81,7 @@ def test_killed_at_random_moments_each_row_is_there_once_as_in_an_undisturbed_ru
 def options(model, file, out, **changed):
     """Return the options of a command line as parse does."""
     given = {"at_least": 0.95, "prior": 0.5, "text_column": TEXT, "label_column": PRODUCT, "id_column": "Complaint ID"}
-    given |= {"encoding": "utf-8", "base": "", "device": "cpu", "precision": "float32"}
+    given |= {"encoding": "utf-8", "base": "", "device": "cpu", "precision": "float32", "cluster": ""}
     return classify.argparse.Namespace(model=model, file=file, out=out, **given | changed)
 
 
@@ -102,6 +102,14 @@ def test_what_is_scored_is_not_scored_again_and_another_setting_starts_anew(mode
     with pytest.raises(ZeroDivisionError):
         classify.run(options(model, tmp_path / "rows.parquet", tmp_path / "out.csv", at_least=0.9))
     assert scored == [490, 490, 245]
+
+
+def test_parts_that_would_be_computed_otherwise_than_those_kept_are_refused(tmp_path):
+    given = options("model", "file", "out")
+    assert classify.agreed_computing(given, tmp_path) == classify.agreed_computing(given, tmp_path)
+    with pytest.raises(ValueError, match="computed with cpu in float32, here it would be cpu in bfloat16.*--precision"):
+        classify.agreed_computing(options("model", "file", "out", precision="bfloat16"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["computing"]
 
 
 def test_the_summary_counts_what_is_right_and_what_is_of_neither_class(model, tmp_path, capsys):
