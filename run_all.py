@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the six notebooks in order, skip what is up to date, and show the result: python run_all.py --mini
+"""Run the notebooks in order, skip what is up to date, and show the result: python run_all.py --mini
 
 A notebook is finished when its manifest, OUT/executed/NAME.json, says so and every file listed there still has its hash.
 Here stands the command line; driver/ does the work, and its README says which module does what.
@@ -38,7 +38,7 @@ Values = dict[str, dict[str, Any]]  # {notebook: {parameter: value}}
 def parse() -> argparse.Namespace:
     """Return the parsed command line; Refused when what it asks for makes no sense."""
     parser = argparse.ArgumentParser(
-        description="Run the six notebooks in order, skip what is up to date, and show the result."
+        description="Run the notebooks in order, skip what is up to date, and show the result."
     )
     add = parser.add_argument
     for flag, text in FLAGS.items():
