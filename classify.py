@@ -6,10 +6,9 @@ has a row for each row of the file. A run that was killed goes on with the same 
 """
 
 import argparse
-import contextlib
 import json
 import logging
-import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from filelock import FileLock, Timeout
 from scipy.special import expit, logit
 from tqdm import tqdm
 
-from driver import Refused
+from driver import Refused, cluster
 from helpers.complaints import labels_of
 from helpers.files import digest, remove_leftovers, sha256, write_whole
 from helpers.handover import Trained, load_for_use, scored, weights_hash
@@ -115,17 +114,16 @@ def part_file(folder: Path, place: int) -> Path:
 
 
 def agreed_computing(options: argparse.Namespace, folder: Path) -> Computing:
-    """Return what all parts are computed on and in; ValueError where this machine would compute otherwise than those kept."""
+    """Return what all parts are computed on and in; ValueError where those kept were computed otherwise."""
     computing = choose_computing(options.device, options.precision)
-    note, own = folder / "computing", folder / f".computing.{os.getpid()}.tmp"
-    own.write_text(str(computing))
-    with contextlib.suppress(FileExistsError):
-        os.link(own, note)  # whole at once, and only for the first
-    own.unlink()
-    if note.read_text() != str(computing):
-        raise ValueError(
-            f"Other parts were computed with {note.read_text()}, here it would be {computing}. Pass the same --device and --precision everywhere."
-        )
+    note = folder / f"computing {computing}"
+    for _ in range(2):  # before and after it is said: another machine may have said something else meanwhile
+        if others := {path.name for path in folder.glob("computing *")} - {note.name}:
+            note.unlink(missing_ok=True)
+            raise ValueError(
+                f"Here parts would be {note.name}, and other parts are {', '.join(others)}. Pass the same --device and --precision everywhere."
+            )
+        note.touch()
     return computing
 
 
@@ -150,7 +148,11 @@ def score_parts(trained: Trained, options: argparse.Namespace, folder: Path) -> 
 class Scorer:
     """Scores parts on a node of a cluster with a model that is loaded once; a part is there whole or not at all."""
 
-    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, weights: str, wanted: dict[str, str]) -> None:
+        """Load the model; ValueError where this machine has another one of that name, other code or other packages."""
+        cluster.require(wanted)
+        if weights_hash(options.model) != weights:
+            raise ValueError(f"{platform.node()} has another model at {options.model}")
         self.options, self.folder = options, folder
         self.trained = load_for_use(options.model, options.base)
         self.computing = agreed_computing(options, folder)
@@ -171,11 +173,10 @@ def given_file(folder: Path, place: int) -> Path:
 
 def score_on_cluster(options: argparse.Namespace, folder: Path) -> list[Path]:
     """Score each part that is not kept in the folder yet on the nodes of a Ray cluster, and return the parts' files in order."""
-    from driver import cluster
-
     folder = folder.resolve()  # nodes have other working directories
     base = str(Path(options.base).resolve()) if Path(options.base).is_dir() and options.base else options.base
     asked = cluster.connect(options.cluster, folder, show=False)
+    asked |= {"num_gpus": 0} if options.device == "cpu" else {}
     import ray
 
     options = argparse.Namespace(**vars(options) | {"model": options.model.resolve(), "base": base})
@@ -192,12 +193,16 @@ def score_on_cluster(options: argparse.Namespace, folder: Path) -> list[Path]:
     print(f"{sum(waiting.values()):,} rows in {len(waiting):,} parts for up to {models} models.", flush=True)
     if waiting:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars, context.raise_original_map_exception = False, True
+        context.max_consecutive_actor_init_deaths = cluster.RETRIES
         scored_parts = ray.data.from_items(list(waiting), override_num_blocks=len(waiting)).map_batches(
             Scorer,
-            fn_constructor_args=(options, folder),
+            fn_constructor_args=(options, folder, weights_hash(options.model), cluster.identity()),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=models),
+            compute=ray.data.ActorPoolStrategy(size=models),
+            max_restarts=cluster.RETRIES,
+            max_task_retries=cluster.RETRIES,
             **asked,
         )
         with tqdm(total=sum(waiting.values()), unit="row", mininterval=1) as shown:
@@ -205,7 +210,7 @@ def score_on_cluster(options: argparse.Namespace, folder: Path) -> list[Path]:
                 for batch in scored_parts.iter_batches(batch_size=None):
                     shown.update(int(batch["rows"].sum()))
             except ray.exceptions.RayError as error:
-                raise ValueError(str(error).strip().splitlines()[-1]) from None
+                raise ValueError(cluster.last_line(error)) from None
     return made
 
 
@@ -279,7 +284,7 @@ def run(options: argparse.Namespace) -> None:
         remove_leftovers(folder)
         about = folder / "about.json"
         if not about.exists() or json.loads(about.read_text()) != key:
-            for path in [*folder.glob("*.parquet"), *folder.glob("computing")]:  # of another file, model or setting
+            for path in [*folder.glob("*.parquet"), *folder.glob("computing *")]:  # of another file, model or setting
                 path.unlink()
             write_whole(about, json.dumps(key))
         made = score_on_cluster(options, folder) if options.cluster else score_parts(trained, options, folder)

@@ -27,7 +27,14 @@ from helpers.files import remove_leftovers, write_whole
 
 SHORT = re.compile(r"run_all-[0-9a-f]{8}")  # the name of a folder that short_folder makes
 MARK, STAGE = "RUN_ALL_OUT", "RUN_ALL_STAGE"  # environment variables by which a run knows all that it started
-HOMES = ("", "seeds/*", "sweep/*", "sweep/*/seeds/*")  # the folders under OUT in which stages write
+HOMES = (
+    "",
+    "seeds/*",
+    "draws/*",
+    "sweep/*",
+    "sweep/*/seeds/*",
+    "sweep/*/draws/*",
+)  # the folders under OUT in which stages write
 CHILD = "import sys; sys.path[:0] = sys.argv[1:3]; from driver import processes; processes.answer(*sys.argv[3:])"
 
 

@@ -107,9 +107,9 @@ def test_what_is_scored_is_not_scored_again_and_another_setting_starts_anew(mode
 def test_parts_that_would_be_computed_otherwise_than_those_kept_are_refused(tmp_path):
     given = options("model", "file", "out")
     assert classify.agreed_computing(given, tmp_path) == classify.agreed_computing(given, tmp_path)
-    with pytest.raises(ValueError, match=r"computed with cpu in float32, here it would be cpu in bfloat16.*--precision"):
+    with pytest.raises(ValueError, match=r"would be computing cpu in bfloat16.*computing cpu in float32.*--precision"):
         classify.agreed_computing(options("model", "file", "out", precision="bfloat16"), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["computing"]
+    assert [path.name for path in tmp_path.iterdir()] == ["computing cpu in float32"]
 
 
 def test_the_summary_counts_what_is_right_and_what_is_of_neither_class(model, tmp_path, capsys):

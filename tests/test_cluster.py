@@ -10,9 +10,10 @@ import pandas as pd
 import psutil
 import pytest
 from test_classify import COMMAND, model, run, write_rows  # noqa: F401  # model is a fixture
+from test_scheduler import jobs_of
 from toy import BUSY, DEAF, alive, pids, ran, wait_for
 
-from driver import Refused, cluster
+from driver import Refused, cluster, processes
 from helpers import machine
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and /proc as on Linux")
@@ -65,6 +66,11 @@ WAITS = BUSY + (
 )
 
 
+def kernels_of(project):
+    """Return the process ids of the kernels in which a WAITS cell has begun."""
+    return [int(path.name.partition("-")[2]) for path in project.out.rglob("started-*")]
+
+
 @needs_ray
 @pytest.mark.slow
 def test_a_lost_nodes_stages_run_again_elsewhere_and_its_kernels_are_gone(fresh, two_nodes, node_to_lose):
@@ -75,17 +81,13 @@ def test_a_lost_nodes_stages_run_again_elsewhere_and_its_kernels_are_gone(fresh,
     fresh.add("03_distilbert_lora", WAITS)
     lost, raylet = node_to_lose
     run = fresh.start(*seeds, "--cluster", two_nodes.address)
-
-    def kernels() -> list[int]:
-        return [int(path.name.partition("-")[2]) for path in fresh.out.rglob("started-*")]
-
-    there = wait_for(lambda: [pid for pid in kernels() if is_under(pid, raylet)])
+    there = wait_for(lambda: [pid for pid in kernels_of(fresh) if is_under(pid, raylet)])
     two_nodes.remove_node(lost, allow_graceful=False)
     wait_for(lambda: not alive(there))
     for folder in [fresh.out, *fresh.out.glob("seeds/*")]:
         (folder / "go").touch()
     assert run.wait(timeout=300) == 0, (fresh.folder / "driver.txt").read_text()
-    assert len(set(kernels())) == 3  # two seeds, and the one again
+    assert len(set(kernels_of(fresh))) == 3  # two seeds, and the one again
     fresh.path("03_distilbert_lora").write_bytes(page)
     results = {name: content for name, content in undisturbed.files().items() if name.startswith("results")}
     assert results and {name: fresh.files()[name] for name in results} == results
@@ -93,14 +95,31 @@ def test_a_lost_nodes_stages_run_again_elsewhere_and_its_kernels_are_gone(fresh,
 
 @needs_ray
 @pytest.mark.slow
-def test_ctrl_c_ends_the_kernels_on_every_node(fresh, two_nodes):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_its_kernels(fresh, two_nodes, number):
     fresh.add("01_data", DEAF)
     run = fresh.start("--cluster", two_nodes.address)
     busy = pids(fresh)
     assert len(alive(busy)) == 2
-    run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=120) == 130, (fresh.folder / "driver.txt").read_text()
+    run.send_signal(number)
+    told = fresh.folder / "driver.txt"
+    assert run.wait(timeout=120) == 128 + number and "Stopped by" in told.read_text(), told.read_text()
     wait_for(lambda: not alive(busy))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_stopping_ends_the_kernels_on_every_node(fresh, two_nodes, monkeypatch):
+    names = ["01_data", "02_test_data"]
+    for name in names:
+        fresh.add(name, WAITS)
+    executor = cluster.ClusterExecutor(two_nodes.address, fresh.out)
+    for job in jobs_of(fresh)[:2]:
+        executor.submit(job)
+    kernels = wait_for(lambda: started if len(started := kernels_of(fresh)) == 2 else None)
+    monkeypatch.setattr(processes, "marked", lambda *_: [])  # in this process, which could reach all nodes of a test
+    executor.stop()
+    wait_for(lambda: not alive(kernels))
 
 
 @needs_ray
@@ -116,12 +135,16 @@ def test_what_another_node_scores_is_what_this_machine_scores_a_node_lost_or_not
     command = [str(word) for word in (*COMMAND, model, tmp_path / "rows.csv", "--out", tmp_path / "there.parquet")]
     with open(tmp_path / "told", "w") as told:
         process = subprocess.Popen([*command, "--cluster", two_nodes.address], stdout=told, stderr=told)
-    parts = tmp_path / ".there.parquet.parts"
-    wait_for(lambda: list(parts.glob("[0-9]*.parquet")))
-    two_nodes.remove_node(node_to_lose[0], allow_graceful=False)
+    lost, raylet = node_to_lose
+
+    def scores_there():
+        return any("(Scorer)" in " ".join(each.cmdline()) for each in psutil.Process(raylet).children())
+
+    wait_for(scores_there)
+    two_nodes.remove_node(lost, allow_graceful=False)
     assert process.wait(timeout=300) == 0, (tmp_path / "told").read_text()
     found, here = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("there", "here"))
-    assert found["id"].tolist() == ids and not parts.exists()
+    assert found["id"].tolist() == ids and not (tmp_path / ".there.parquet.parts").exists()
     pd.testing.assert_frame_equal(found, here)
 
 
@@ -134,13 +157,12 @@ def test_without_ray_a_cluster_is_refused_with_what_to_install(fresh, monkeypatc
 
 NODE = {"NodeManagerHostname": "far", "NodeID": "0123456789"}
 UNFIT = {
-    "another disk": (
-        "does not see .*it must share this folder",
-        lambda folder, _: next(folder.glob(".cluster*")).unlink(),
-    ),
+    "another disk": ("does not see .*it must share", lambda folder, _: next(folder.glob(".cluster*")).unlink()),
     "another file of that name": ("sees another", lambda folder, _: next(folder.glob(".cluster*")).write_text("x")),
-    "other packages": ("has other packages", lambda _, patch: patch.setattr(machine, "versions", dict)),
+    "other packages": ("has {'torch': '0'}", lambda _, patch: patch.setattr(machine, "versions", lambda: OTHER)),
+    "another project": ("has {'code': ", lambda folder, patch: patch.setattr(cluster, "ROOT", folder)),
 }
+OTHER = machine.versions() | {"torch": "0"}
 
 
 @pytest.mark.parametrize("words, change", UNFIT.values(), ids=UNFIT)

@@ -79,8 +79,8 @@ def result(**changes):
         "data_sha256": {"train": "a", "test": "b"},
         "labels": list(LABELS),
         "models": ["m"],
-        "mini": True,
         "numerics": {"precision": "float32"},
+        "trainings": [{"model": "gpt2", "checkpoint": "gpt2"}, {"model": "distilbert", "checkpoint": "minilm"}],
     } | changes
 
 
@@ -89,15 +89,15 @@ def result(**changes):
     [
         ({"data_sha256": {"train": "a", "held_out": "changed"}}, "another data/held_out.parquet"),
         ({"labels": list(LABELS[::-1])}, "labels"),
-        ({"mini": False}, "full result"),
+        ({"trainings": [{"model": "gpt2", "checkpoint": "mini-gpt2"}]}, "04 has trained mini-gpt2, others gpt2"),
         ({"numerics": {"precision": "bfloat16"}}, "different precisions.*-?PRECISION"),
     ],
 )
 def test_results_that_do_not_belong_together_are_refused(changes, says):
     hashes = {"train": "a", "held_out": "b"}
-    require_comparable({"03": result()}, hashes, True, LABELS)
+    require_comparable({"03": result()}, hashes, LABELS)
     with pytest.raises(ValueError, match=says):
-        require_comparable({"03": result(), "04": result(**changes)}, hashes, True, LABELS)
+        require_comparable({"03": result(), "04": result(**changes)}, hashes, LABELS)
 
 
 def test_a_cost_table_counts_what_was_trained_and_leaves_out_what_there_is_not():

@@ -76,10 +76,9 @@ def require_same_seeds(trainings: pd.DataFrame) -> None:
         )
 
 
-def require_comparable(
-    results: dict[str, dict], data_sha256: dict[str, str], mini: bool, labels: tuple[str, ...]
-) -> None:
-    """Raise ValueError unless all results come from the same texts, labels, scale and precision."""
+def require_comparable(results: dict[str, dict], data_sha256: dict[str, str], labels: tuple[str, ...]) -> None:
+    """Raise ValueError unless all results come from the same texts, labels, precision, and base of each model."""
+    bases: dict[str, str] = {}
     precisions = {stage: result["numerics"].get("precision") for stage, result in results.items() if result["models"]}
     for stage, result in results.items():
         fix = f"run it again on the same data: python run_all.py --from {stage}"
@@ -90,10 +89,9 @@ def require_comparable(
                 )
         if tuple(result["labels"]) != labels:
             raise ValueError(f"{stage} has the labels {result['labels']}, this notebook has {list(labels)}: {fix}.")
-        if result["models"] and result["mini"] != mini:
-            raise ValueError(
-                f"{stage} is a {'mini' if result['mini'] else 'full'} result among others that are not: {fix}."
-            )
+        for row in result.get("trainings", []):
+            if row["checkpoint"] != bases.setdefault(row["model"], row["checkpoint"]):
+                raise ValueError(f"{stage} has trained {row['checkpoint']}, others {bases[row['model']]}: {fix}.")
     if len(set(precisions.values())) > 1:
         raise ValueError(f"The models were trained in different precisions, {precisions}: pass one PRECISION to all.")
 
