@@ -44,7 +44,10 @@ def node_to_lose(two_nodes):
 
 def is_under(pid: int, ancestor: int) -> bool:
     """Return whether a process descends from another one."""
-    return psutil.pid_exists(pid) and ancestor in [parent.pid for parent in psutil.Process(pid).parents()]
+    try:
+        return ancestor in [parent.pid for parent in psutil.Process(pid).parents()]
+    except psutil.Error:  # it has ended
+        return False
 
 
 @needs_ray
@@ -56,7 +59,7 @@ def test_a_cluster_gives_the_results_of_one_after_the_other(fresh, two_nodes):
     assert done.returncode == 0 and alone
     done = fresh.run(*seeds, "--force", "--cluster", two_nodes.address)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(ran(done.stdout)) == 14
+    assert len(ran(done.stdout)) == 15
     assert {name: fresh.files()[name] for name in alone} == alone
     assert ran(fresh.run(*seeds).stdout) == []  # made as this machine would make it
 
@@ -113,6 +116,7 @@ def test_stopping_ends_the_kernels_on_every_node(fresh, two_nodes, monkeypatch):
     names = ["01_data", "02_test_data"]
     for name in names:
         fresh.add(name, WAITS)
+    fresh.out.mkdir(parents=True)
     executor = cluster.ClusterExecutor(two_nodes.address, fresh.out)
     for job in jobs_of(fresh)[:2]:
         executor.submit(job)
@@ -138,7 +142,10 @@ def test_what_another_node_scores_is_what_this_machine_scores_a_node_lost_or_not
     lost, raylet = node_to_lose
 
     def scores_there():
-        return any("(Scorer)" in " ".join(each.cmdline()) for each in psutil.Process(raylet).children())
+        scorers = [
+            each for each in psutil.process_iter(["cmdline"]) if "(Scorer)" in " ".join(each.info["cmdline"] or [])
+        ]
+        return any(is_under(each.pid, raylet) for each in scorers)
 
     wait_for(scores_there)
     two_nodes.remove_node(lost, allow_graceful=False)
