@@ -49,6 +49,7 @@ class Run:
         self.out = place(variables["OUT"])
         self.trainings: list[dict] = []
         self.data_sha256: dict[str, str] = {}
+        self.sources: dict[str, Any] = {}  # set by made_from
         self.started = time.perf_counter()
 
     def made_from(self, data: str, *models: str) -> None:
@@ -133,7 +134,12 @@ class Run:
         return pd.read_parquet(self.path("results/predictions.parquet"))
 
     def show_figure(self, figure: plt.Figure, name: str, alt: str) -> None:
-        """Save the figure as plots/<name>.png, show it with its text for those who cannot see it, and close it."""
+        """Save the figure as plots/<name>.png, show it with its text for those who cannot see it, and close it.
+
+        In a corner stand the models, for its labels say distilbert and gpt2 whatever their base is.
+        """
+        if models := self.sources.get("models"):
+            figure.text(0.99, 0.005, f"Models: {', '.join(models)}", ha="right", fontsize=6, color="grey")
         path = self.out / f"plots/{name}.png"
         write_whole(path, lambda temporary: figure.savefig(temporary, dpi=120))
         display(figure, metadata={"image/png": {"alt": alt}})
