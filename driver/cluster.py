@@ -64,7 +64,9 @@ def connect(address: str, shared: Path, show: bool) -> dict[str, float]:
 
 def identity() -> dict[str, str]:
     """Return what must be the same on every node: the code, as a hash, and the packages that may change a number."""
-    code = [path for pattern in ("*.py", "driver/*.py", "notebooks/helpers/*.py") for path in sorted(ROOT.glob(pattern))]
+    code = [
+        path for pattern in ("*.py", "driver/*.py", "notebooks/helpers/*.py") for path in sorted(ROOT.glob(pattern))
+    ]
     return {"code": digest([sha256(path) for path in code])[:12], **machine.versions()}
 
 
