@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from toy import Project
 
-from driver import parameters, processes
+from driver import parameters, processes, surroundings
 from helpers import machine
 
 ROOT = Path(__file__).parents[1]
@@ -23,20 +23,9 @@ def run_mini(out, *more):
     return subprocess.run([*MINI, "--out", out, *more], capture_output=True, text=True, cwd=out.parent)
 
 
-LONGEST = (  # files, and fixtures of several files' tests, that take longest
-    *("mini_out", "test_labels", "test_kills", "test_hub", "test_training", "rebuilt", "test_run_all", "test_classify"),
-)
-
-
 def pytest_collection_modifyitems(items):
-    """Leave to one worker the tests of a file, and those of the whole mini run or of its models; begin with the longest."""
-
-    def group(item):
-        return next((name for name in ("mini_out", "rebuilt") if name in item.fixturenames), item.path.stem)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
+    """Put the tests of what goes on in the background last: the one whole mini run, and the making of its models."""
+    items.sort(key=lambda item: bool({"mini_out", "rebuilt"} & set(item.fixturenames)))
 
 
 @pytest.fixture(autouse=True)
@@ -49,23 +38,61 @@ def gpus_as_before():
         os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-@pytest.fixture(scope="session")
-def mini_out(tmp_path_factory):
-    """Return the output folder of the whole mini run."""
+@pytest.fixture(scope="session", autouse=True)
+def mini_run(request, tmp_path_factory):
+    """Start the whole mini run first of all when any test asks for it; yield its process, log and output folder."""
+    if not any("mini_out" in item.fixturenames for item in request.session.items):
+        yield None
+        return
     out = tmp_path_factory.mktemp("runs") / "mini"
-    done = run_mini(out)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return out
+    log = out.parent / "mini.log"
+    with open(log, "w") as file:
+        process = subprocess.Popen([*MINI, "--out", out], stdout=file, stderr=file, cwd=out.parent)
+    yield process, log, out
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pretraining(request, tmp_path_factory):
+    """Start to pretrain the miniature models anew when any test asks for it; yield the process, its cache and its log."""
+    if not any("rebuilt" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    cache, log = tmp_path_factory.mktemp("rebuilt"), tmp_path_factory.mktemp("log") / "rebuilt.log"
+    company = parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"]
+    asked = {
+        "cache": cache,
+        "dataset": "",
+        "company": company,
+        "given": {},
+        "pretrain": 140,
+        "left_out": "",
+        "make": True,
+    }
+    with open(log, "w") as file:
+        command = processes.child_command("driver.prepare:make_mini", asked, ROOT)
+        environment = surroundings.settled(os.environ) | machine.pins()
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
+    yield process, cache, log
+    process.terminate()
+    process.wait(30)
 
 
 @pytest.fixture(scope="session")
-def rebuilt(tmp_path_factory):
-    """Return the cache in which the miniature models were pretrained anew."""
-    cache = tmp_path_factory.mktemp("rebuilt")
-    company = parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"]
-    asked = {"dataset": "", "company": company, "given": {}, "pretrain": 140, "left_out": "", "make": True}
-    processes.in_child("driver.prepare:make_mini", {"cache": cache, **asked}, ROOT, machine.pins())
+def rebuilt(pretraining):
+    """Return the cache with the miniature models made anew, once their pretraining has ended well."""
+    process, cache, log = pretraining
+    assert process.wait(900) == 0, log.read_text()[-3000:]
     return cache
+
+
+@pytest.fixture(scope="session")
+def mini_out(mini_run):
+    """Return the output folder of the whole mini run, once it has ended well."""
+    process, log, out = mini_run
+    assert process.wait(900) == 0, log.read_text()[-3000:]
+    return out
 
 
 @pytest.fixture(scope="session")

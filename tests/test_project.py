@@ -19,7 +19,6 @@ NEVER_IMPORTED = {
     "jupyter": "brings JupyterLab and the kernel",
     "ruff": "a command",
     "mypy": "a command",
-    "pytest-xdist": "pytest takes it up",
     "msgpack": "Ray takes it up",
     "protobuf": "so it does this",
 }
