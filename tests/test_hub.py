@@ -159,6 +159,7 @@ def test_all_notebooks_run_and_the_results_name_the_hubs_data_and_models(full_ru
         both,
         both,
         both,
+        both[:1],
     ]
     assert results["01_data"]["parameters"]["REVISION"] == REVISIONS[COMPLAINTS]
     assert results["03_distilbert_lora"]["parameters"]["DISTILBERT_REVISION"] == REVISIONS[DISTILBERT]
