@@ -119,7 +119,7 @@ def test_labels_run_where_they_are_asked_for_and_a_further_draw_alone_is_new(pro
     assert LABELS not in project.run().stdout
     refused = project.run("--labels", "2", "-p", "DRAWS", "[1]")
     assert refused.returncode == 2 and "use --labels DRAWS" in refused.stderr
-    assert project.run("--labels", "-1").returncode == 2 and len(NAMES) == 8
+    assert project.run("--labels", "-1").returncode == 2 and len(NAMES) == 9
 
 
 # --- for real ---------------------------------------------------------------------------------------------------------
