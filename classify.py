@@ -113,6 +113,13 @@ def part_file(folder: Path, place: int) -> Path:
     return folder / f"{place:07d}.parquet"
 
 
+def score_part(
+    rows: pd.DataFrame, path: Path, trained: Trained, options: argparse.Namespace, computing: Computing
+) -> None:
+    """Write a part's output, whole or not at all."""
+    write_whole(path, partial(route(rows, trained, options, computing).to_parquet, index=False))
+
+
 def agreed_computing(options: argparse.Namespace, folder: Path) -> Computing:
     """Return what all parts are computed on and in; ValueError where those kept were computed otherwise."""
     computing = choose_computing(options.device, options.precision)
@@ -139,8 +146,7 @@ def score_parts(trained: Trained, options: argparse.Namespace, folder: Path) -> 
             if made[-1].exists():
                 shown.initial += len(rows)
             else:
-                routed = route(rows, trained, options, computing)
-                write_whole(made[-1], partial(routed.to_parquet, index=False))
+                score_part(rows, made[-1], trained, options, computing)
             shown.update(len(rows))
     return made
 
@@ -161,8 +167,7 @@ class Scorer:
         """Score the parts at the batch's places; return how many rows each has."""
         rows = [pd.read_parquet(given_file(self.folder, place)) for place in batch["item"]]
         for place, part in zip(batch["item"], rows, strict=True):
-            routed = route(part, self.trained, self.options, self.computing)
-            write_whole(part_file(self.folder, place), partial(routed.to_parquet, index=False))
+            score_part(part, part_file(self.folder, place), self.trained, self.options, self.computing)
         return {"rows": np.array([len(part) for part in rows])}
 
 
@@ -171,8 +176,11 @@ def given_file(folder: Path, place: int) -> Path:
     return folder / f"given-{place:07d}.parquet"
 
 
-def score_on_cluster(options: argparse.Namespace, folder: Path) -> list[Path]:
-    """Score each part that is not kept in the folder yet on the nodes of a Ray cluster, and return the parts' files in order."""
+def score_on_cluster(options: argparse.Namespace, folder: Path, weights: str) -> list[Path]:
+    """Score each part that is not kept in the folder yet on the nodes of a Ray cluster, and return the parts' files in order.
+
+    `weights` is the model's hash, by which a node knows that it has the same.
+    """
     folder = folder.resolve()  # nodes have other working directories
     base = str(Path(options.base).resolve()) if Path(options.base).is_dir() and options.base else options.base
     asked = cluster.connect(options.cluster, folder, show=False)
@@ -198,7 +206,7 @@ def score_on_cluster(options: argparse.Namespace, folder: Path) -> list[Path]:
         context.max_consecutive_actor_init_deaths = cluster.RETRIES
         scored_parts = ray.data.from_items(list(waiting), override_num_blocks=len(waiting)).map_batches(
             Scorer,
-            fn_constructor_args=(options, folder, weights_hash(options.model), cluster.identity()),
+            fn_constructor_args=(options, folder, weights, cluster.identity()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=models),
             max_restarts=cluster.RETRIES,
@@ -277,7 +285,8 @@ def run(options: argparse.Namespace) -> None:
     given: dict[str, Any] = {
         name: str(value) for name, value in vars(options).items() if name not in ("file", "model", "out", "cluster")
     }
-    key = digest([weights_hash(options.model), sha256(options.file), given, PART, sha256(Path(__file__))])
+    weights = weights_hash(options.model)
+    key = digest([weights, sha256(options.file), given, PART, sha256(Path(__file__))])
     folder = options.out.with_name(f".{options.out.name}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock", timeout=0):
@@ -287,7 +296,7 @@ def run(options: argparse.Namespace) -> None:
             for path in [*folder.glob("*.parquet"), *folder.glob("computing *")]:  # of another file, model or setting
                 path.unlink()
             write_whole(about, json.dumps(key))
-        made = score_on_cluster(options, folder) if options.cluster else score_parts(trained, options, folder)
+        made = score_on_cluster(options, folder, weights) if options.cluster else score_parts(trained, options, folder)
         join(made, options.out)
         print("\n".join(summary(made, trained.facts["labels"])))
     shutil.rmtree(folder)

@@ -192,11 +192,13 @@ def run_chosen(options: argparse.Namespace, chosen: list[Job], jobs: list[Job], 
     where += f" --out {options.out}" if options.out else ""
     where += f" --seeds {' '.join(map(str, options.seeds))}" if options.seeds else ""
     scheduler.check_needs(chosen, jobs, f"python run_all.py{where}")
-    executor: scheduler.Executor = scheduler.LocalExecutor(options.jobs)
+    executor: scheduler.Executor
     if options.cluster:
         from driver.cluster import ClusterExecutor
 
         executor = ClusterExecutor(options.cluster, out)
+    else:
+        executor = scheduler.LocalExecutor(options.jobs)
     outcomes = scheduler.run_jobs(chosen, executor, options.force)
     if "06_comparing" in outcomes:
         publish.show_results(out, ROOT, compare=not options.p)
