@@ -71,6 +71,19 @@ def test_it_runs_on_what_a_file_has(trained_once, tmp_path, monkeypatch, change,
     assert routed == sorted(routed, reverse=True) and len(routed) == 7
 
 
+@pytest.mark.parametrize("right", [True, False], ids=["a model that knows", "a model worse than a coin"])
+def test_only_a_model_better_than_a_coin_tells_shares(trained_once, tmp_path, monkeypatch, capsys, right):
+    answers = np.array([0.9 if right else 0.1, 0.1 if right else 0.9])
+    monkeypatch.setattr(
+        "helpers.handover.Trained.answers",
+        lambda _, texts, __: (answers[[int(MORTGAGE in text) for text in texts]], np.zeros(len(texts))),
+    )
+    test_it_runs_on_what_a_file_has(trained_once, tmp_path, monkeypatch, *FILES["as it should be"])
+    told = json.loads((trained_once / "results/appendix_use.json").read_text())
+    assert all((period["share"] is not None) == right for period in told["trend"])
+    assert ("does no better than a coin" in capsys.readouterr().out) != right
+
+
 def page(**given):
     """Return the functions that the notebook defines, with what they take from the page."""
     found = {"pd": pd, "np": np, **given}
