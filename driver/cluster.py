@@ -142,8 +142,8 @@ class ClusterExecutor:
         self.running: list[Any] = []
         self.sweep()  # what a run left whose machine was lost
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        """Start the job on the cluster."""
+    def submit(self, job: Job, then: Job | None) -> Future[Outcome]:
+        """Start the job on the cluster, where none is started ahead."""
         asked = self.asked | ({"num_gpus": 0} if job.values.get("DEVICE") == "cpu" else {})
         reference = self.task.options(**asked).remote(job, self.wanted)
         self.running.append(reference)

@@ -3,8 +3,8 @@
 from typing import Any
 
 from helpers import minilm
-from helpers.scores import sentence
 from helpers.sources import is_mini
+from helpers.verdicts import sentence
 
 NAMES = {  # how a sentence calls a baseline
     "majority": "guessing the commonest class",

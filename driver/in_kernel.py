@@ -6,6 +6,7 @@ Started by kernel.py as a script, with its standard output going to the stage's 
 import atexit
 import contextlib
 import ctypes
+import importlib
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 KEEP = 10_000  # characters of a cell's stream that reach the notebook from its beginning, and as many from its end
+IMPORTS = "RUN_ALL_IMPORTS"  # the variable that names what a kernel imports while it waits for its first cell
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 EVERY = 10.0  # seconds from one line of a progress that writes over itself to the next
 
@@ -164,6 +166,21 @@ def die_with_parent() -> None:
             sys.exit("The process that started this kernel has ended.")
 
 
+def import_while_waiting(names: list[str], shell: Any) -> None:
+    """Import the modules, and look up the names in them, in a thread; no cell runs before it is done."""
+
+    def work() -> None:
+        for name in names:
+            package, _, last = name.rpartition(".")
+            with contextlib.suppress(Exception):  # the cell that imports it will tell
+                if not package or getattr(importlib.import_module(package), last, None) is None:
+                    importlib.import_module(name)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    shell.events.register("pre_execute", thread.join)
+
+
 def main() -> None:
     """Run a kernel on the connection file given in the arguments until it is told to shut down."""
     die_with_parent()
@@ -183,6 +200,7 @@ def main() -> None:
     for tap in taps:
         app.shell.events.register("post_run_cell", lambda result, tap=tap: tap.finish())
     run_loudly(app.shell)
+    import_while_waiting(os.environ.pop(IMPORTS, "").split(), app.shell)
     app.start()
     told = True
 

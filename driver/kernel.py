@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.util import run_sync
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
@@ -26,14 +28,35 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from driver import CellFailed, KernelKilled
+from driver.in_kernel import IMPORTS
 from helpers.files import MB
 
 OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n\r])")  # what a terminal would have written over
 STARTS = 3  # how often a kernel that dies before it answers is started
 LONGEST = 90  # bytes of the path of a folder for Unix sockets: their own paths, a little longer, must stay under 104
 KILLED = -9  # the exit status after SIGKILL
+HISTORY = ["--HistoryManager.hist_file=:memory:"]  # as nbclient has it for the kernels that it starts itself
 MOST_OUTPUT = 2_500_000  # characters of tables and figures that one executed notebook may hold
 logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # the driver itself says what went wrong
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a kernel runs: its working folder, its log, its environment, and a folder for its sockets.
+
+    There no other program can take the kernel's place, as one can a port of TCP; at such ports it listens where there is none.
+    """
+
+    folder: Path
+    log: Path
+    environment: dict[str, str]
+    sockets: Path | None
+
+    @property
+    def address(self) -> dict[str, str]:
+        """Return where the kernel listens, as its manager takes it."""
+        file = {"connection_file": str((self.sockets or self.log.parent) / f".{self.log.stem}.{os.getpid()}.tmp.json")}
+        return file | ({"transport": "ipc", "ip": str(self.sockets / "socket")} if self.sockets else {})
 
 
 class Kernel(AsyncKernelManager):
@@ -48,14 +71,12 @@ class Kernel(AsyncKernelManager):
 class Client(PapermillNotebookClient):
     """papermill's client, which stops at the first cell that fails, and bounds what it keeps of the outputs."""
 
-    address: dict[str, str] | None = (
-        None  # where the kernel listens, as its manager takes it: by default at ports of TCP
-    )
+    address: dict[str, str]  # of the kernel to be started
     kept = 0  # characters of tables and figures since they were last counted
 
     def create_kernel_manager(self) -> Kernel:
         """Return the manager of a kernel to be started."""
-        self.km = Kernel(kernel_name=self.kernel_name, config=self.config, **(self.address or {}))
+        self.km = Kernel(kernel_name=self.kernel_name, config=self.config, **self.address)
         return self.km
 
     def start_new_kernel(self, **kwargs: object) -> None:
@@ -141,26 +162,34 @@ def as_text(page: NotebookNode) -> str:
     return nbformat.writes(page) + "\n"
 
 
+def start_ahead(place: Place, modules: list[str]) -> Kernel:
+    """Return the manager of a kernel that starts before it has cells to run, and imports these modules meanwhile."""
+    manager = Kernel(kernel_name="python3", **place.address)
+    given = {"cwd": str(place.folder), "env": place.environment | {IMPORTS: " ".join(modules)}}
+    with open(place.log, "wb") as file:
+        run_sync(manager.start_kernel)(extra_arguments=HISTORY, stdout=file, stderr=file, **given)
+    return manager
+
+
 def run_cells(
     page: NotebookNode,
-    folder: Path,
-    log: Path,
+    place: Place,
     minutes: tuple[float, float],
     started: Callable[..., None],
-    environment: dict[str, str],
-    sockets: Path | None,
+    ahead: Kernel | None = None,
 ) -> None:
-    """Run the page's cells in place, in a kernel in the folder; call started(cell, cell_index) before each of them.
+    """Run the page's cells in place, in the kernel that was started ahead or a new one; call started(cell, cell_index) before each.
 
-    `minutes` are the limits for a cell and for the whole; the kernel
-    listens in the folder for sockets, where no other program can take its place as one can a port of TCP, or at such
-    ports where there is none. CellFailed says which cell stopped it and why, RuntimeError that it never started.
+    `minutes` are the limits for a cell and for the whole. CellFailed says which cell stopped it and why, RuntimeError that
+    the kernel never started.
     """
     end = time.monotonic() + 60 * minutes[1]
     manager = NotebookExecutionManager(page, progress_bar=False, autosave_cell_every=0)
     manager.set_timer()
+    alive = ahead is not None and run_sync(ahead.is_alive)()
     client = Client(
         manager,
+        km=ahead if alive else None,
         kernel_name="python3",
         startup_timeout=120,
         timeout_func=lambda cell: max(0.1, min(60 * minutes[0], end - time.monotonic())),
@@ -168,8 +197,7 @@ def run_cells(
         store_widget_state=False,
         on_cell_execute=started,
     )
-    file_of = {"connection_file": str((sockets or log.parent) / f".{log.stem}.{os.getpid()}.tmp.json")}
-    client.address = file_of | ({"transport": "ipc", "ip": str(sockets / "socket")} if sockets else {})
-    with open(log, "wb") as file:
-        client.execute(cwd=str(folder), stdout=file, stderr=file, env=environment)
+    client.address = place.address
+    with open(place.log, "ab" if alive else "wb") as file:
+        client.execute(cwd=str(place.folder), stdout=file, stderr=file, env=place.environment, cleanup_kc=True)
     manager.notebook_complete()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from driver import Refused, site
+from driver import Refused, findings, site
 from driver.parameters import SOURCES, defaults, read_notebook, source
 from driver.scheduler import Job, state
 from driver.stages import LABELS, NAMES, sweep_folder
@@ -55,12 +55,6 @@ def table(rows: list[dict[str, str]], markdown: bool = False) -> str:
     return "\n".join("   ".join(line).rstrip() for line in padded)
 
 
-def interval(row: dict) -> str:
-    """Return a model's mean accuracy with its 95 % interval."""
-    low, high = row["interval"]
-    return f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})"
-
-
 def kind_of_run(result: dict) -> str:
     """Return what a result is of: the offline "demo", a miniature or two on "real" complaints, or a "full" run."""
     return "full" if not result["mini"] else "demo" if is_mini(result["data"]) else "real"
@@ -73,7 +67,7 @@ def score_rows(result: dict) -> list[dict[str, str]]:
             "model": row["name"],
             "method": row["method"],
             "seeds": f"{row['seeds']}",
-            "accuracy (95 % interval)": interval(row),
+            "accuracy (95 % interval)": findings.told(row),
             **{name: f"{row[name.lower()]:.3f}" for name in ("precision", "recall", "F1")},
         }
         for row in result["table"]
@@ -86,8 +80,6 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
 
     A miniature has its size in its cell, and minilm, which is no DistilBERT, has no score of the study beside it.
     """
-    from driver import findings  # which imports pandas
-
     least = next((row["accuracy"] for row in result["table"] if row["name"] == "keyword"), 0)
     rows = []
     real = kind_of_run(result) != "demo"  # the study's scores say nothing beside those of invented complaints
@@ -106,7 +98,7 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
                 "model": f"`{findings.shown(name, result)}`{size}",
                 "trainable parameters": f"{trained:,.0f}" if trained else "",
                 "training, s": f"{seconds:,.0f}" if seconds else "",
-                f"accuracy on {result['held_out']:,} held-out, mean over {seeds(result)} (95 %)": interval(row),
+                f"accuracy on {result['held_out']:,} held-out, mean over {seeds(result)} (95 %)": findings.told(row),
                 "sd over seeds": f"{row['sd']:.3f}" if row["sd"] is not None else "",
                 "on the test set": f"{row['test']:.3f}" if real else "",
                 "original study": f"{study['accuracy']:.3f}" if study else "",
@@ -132,8 +124,6 @@ def show_results(out: Path, root: Path, compare: bool) -> None:
 
 def first_text(path: Path) -> str:
     """Return what the first page says of a result: where it comes from, what came out, the table."""
-    from driver import findings  # which imports pandas, a second that a run without news is spared
-
     result = read(path)
     return f"{provenance(result)}\n\n{findings.sentences(result)}\n\n{table(score_rows(result), markdown=True)}"
 
@@ -378,8 +368,6 @@ def front_page(results: dict[str, dict], original: dict[str, dict[str, float]]) 
 
 def section(content: dict, kind: str, original: dict[str, dict[str, float]]) -> list[str]:
     """Return the paragraphs about one published result: where it comes from, figures, what came out, the table."""
-    from driver import findings  # as above
-
     prefix, parts = PUBLISHED[kind][1], []
     parts.append(provenance(content.get("comparison") or content["labels"]))
     if "labels" in content and kind != "demo":

@@ -13,7 +13,7 @@ from driver import Refused, Unmade, surroundings
 from driver.parameters import code_cells, sources
 from driver.stages import Stage
 from helpers import machine
-from helpers.files import code_of, digest, modules_of, sha256, write_whole
+from helpers.files import code_of, digest, imported_by, modules_of, sha256, write_whole
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
 
@@ -59,11 +59,20 @@ def inputs(stage: Stage, values: dict[str, Any], root: Path, out: Path) -> dict[
     cells = code_cells(notebooks / f"{stage.notebook}.ipynb")
     local = {name: path for name, path in sources(values, root).items() if path}
     parts = {"code cells": digest([code_of(cell) for cell in cells])}
-    parts |= {module: digest(code) for module, code in modules_of(cells, notebooks).items()}
+    parts |= {module: digest(code_of(text)) for module, text in modules_of(cells, notebooks).items()}
     parts |= {name: f"{path.name} {sha256_of_source(path)}" for name, path in local.items()}
     parts |= {name: value for name, value in values.items() if name not in local and name != "OUT"}
     parts |= {need: made_for_others(read_manifest(need, out)) for need in stage.needs}
     return json.loads(json.dumps(parts | machine.versions()))  # as it comes back from a manifest
+
+
+def imports(stage: Stage, root: Path) -> list[str]:
+    """Return the dotted names that the stage's notebook and the project's modules under it import from other packages."""
+    notebooks = root / "notebooks"
+    cells = code_cells(notebooks / f"{stage.notebook}.ipynb")
+    names = frozenset().union(*map(imported_by, [*cells, *modules_of(cells, notebooks).values()]))
+    own = {path.stem for path in notebooks.iterdir()}
+    return sorted(name for name in names if name.partition(".")[0] not in own)
 
 
 def made_for_others(manifest: dict[str, Any] | None) -> str:

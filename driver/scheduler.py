@@ -18,6 +18,8 @@ from helpers.files import MB, sha256, write_whole
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+    from driver.kernel import Kernel, Place
+
 
 class Limits(NamedTuple):
     """The minutes after which a cell is ended, and after which a notebook is."""
@@ -82,32 +84,51 @@ class Executor(Protocol):
 
     width: int
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        """Start the job."""
+    def submit(self, job: Job, then: Job | None) -> Future[Outcome]:
+        """Start the job; `then` is the one that will run after it, if that is sure by now."""
 
     def stop(self) -> None:
         """End all jobs that run; return when they have ended."""
 
 
 class LocalExecutor:
-    """Runs jobs in threads of this process, and gives each a GPU where there is one."""
+    """Runs jobs in threads of this process, and gives each a GPU where there is one.
+
+    Where they run one at a time, the kernel of the next one starts beside the present one, and imports what it will need.
+    """
 
     def __init__(self, width: int) -> None:
         self.width = width
         self.pool = ThreadPoolExecutor(width)
         self.gpus = surroundings.Gpus()
         self.jobs: dict[Future[Outcome], Job] = {}
+        self.ahead: dict[str, Setting] = {}  # kernels that wait, by the names of their jobs
 
-    def submit(self, job: Job) -> Future[Outcome]:
+    def submit(self, job: Job, then: Job | None) -> Future[Outcome]:
         """Start the job in a thread."""
-        future = self.pool.submit(self.run, job)
+        future = self.pool.submit(self.run, job, then if self.width == 1 else None)
         self.jobs[future] = job
         return future
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job, then: Job | None) -> Outcome:
         """Run the job on the GPU that has the fewest."""
         with self.gpus.one() as gpu:
-            return run_stage(replace(job, environment=job.environment | gpu))
+            setting = self.ahead.pop(job.name, None)
+            if then and not self.ahead:
+                with contextlib.suppress(OSError, RuntimeError):  # it will tell when its turn comes
+                    self.ahead[then.name] = set_up(replace(then, environment=then.environment | gpu), ahead=True)
+            outcome = run_stage(replace(job, environment=job.environment | gpu), setting)
+        if outcome.failure:
+            self.end_waiting(job.out)
+        return outcome
+
+    def end_waiting(self, out: Path) -> None:
+        """End the kernel that waits: after a failure its turn may never come."""
+        for name, setting in self.ahead.items():
+            end_processes(str(out), name)
+            setting.stack.close()
+            setting.place.log.unlink(missing_ok=True)
+        self.ahead.clear()
 
     def stop(self) -> None:
         """End the jobs' kernels until every thread has seen it: one may just have been starting."""
@@ -190,13 +211,37 @@ def show(jobs: list[Job]) -> None:
 # --- one stage --------------------------------------------------------------------------------------------------------
 
 
-def run_stage(job: Job) -> Outcome:
-    """Run a notebook, write its executed copy and, last of all, its manifest; return what came of it.
+@dataclass(frozen=True)
+class Setting:
+    """A place for a job's kernel, and the kernel itself where it was started ahead; the stack gives the place back."""
+
+    stack: contextlib.ExitStack
+    place: "Place"
+    ahead: "Kernel | None"
+
+
+def set_up(job: Job, ahead: bool) -> Setting:
+    """Return a place for the job's kernel, which starts there now if it is to be ahead of its turn."""
+    from driver import kernel  # papermill takes two seconds to import
+
+    log = records.executed(job.name, job.out, "log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = surroundings.settled(os.environ) | job.environment
+    with contextlib.ExitStack() as stack:
+        sockets = stack.enter_context(short_folder(job.out, kernel.LONGEST))
+        place = kernel.Place(job.root / "notebooks", log, environment, sockets)
+        started = kernel.start_ahead(place, records.imports(job.stage, job.root)) if ahead else None
+        kept = stack.pop_all()
+    return Setting(kept, place, started)
+
+
+def run_stage(job: Job, setting: Setting | None = None) -> Outcome:
+    """Run a notebook, in a setting if one was made, write its executed copy and, last of all, its manifest; return what came of it.
 
     The checkpoints of its training, from which it goes on when it is killed, are dropped only then. Where it fails,
     the notebook as far as it came is executed/NAME.failed.ipynb.
     """
-    from driver import kernel  # papermill takes two seconds to import
+    from driver import kernel
 
     inputs = records.inputs(job.stage, job.values, job.root, job.out)
     before = records.stamps(job.stage, job.out)
@@ -204,7 +249,7 @@ def run_stage(job: Job) -> Outcome:
     page = kernel.with_parameters(job.root / "notebooks" / f"{job.stage.notebook}.ipynb", job.values)
     failed = records.executed(job.name, job.out, "failed.ipynb")
     try:
-        run_cells(job, page)
+        run_cells(job, page, setting)
         made = records.made(job.stage, job.out, before)
         executed = records.executed(job.name, job.out, "ipynb")
         write_whole(executed, kernel.as_text(page))
@@ -221,19 +266,14 @@ def run_stage(job: Job) -> Outcome:
     return Outcome(job.name, seconds)
 
 
-def run_cells(job: Job, page: "NotebookNode") -> None:
+def run_cells(job: Job, page: "NotebookNode", setting: Setting | None) -> None:
     """Run the page's cells in place, in a kernel of their own; what they leave running must not write any more."""
     from driver import kernel
 
-    log = records.executed(job.name, job.out, "log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = surroundings.settled(os.environ) | job.environment
+    setting = setting or set_up(job, ahead=False)
     try:
-        with (
-            short_folder(job.out, kernel.LONGEST) as sockets,
-            progress.Cells(job.name, page, job.beside_others) as cells,
-        ):
-            kernel.run_cells(page, job.root / "notebooks", log, job.limits, cells.start_cell, environment, sockets)
+        with setting.stack, progress.Cells(job.name, page, job.beside_others) as cells:
+            kernel.run_cells(page, setting.place, job.limits, cells.start_cell, setting.ahead)
     finally:
         end_processes(str(job.out), job.name)
 
@@ -266,7 +306,7 @@ def run_jobs(jobs: list[Job], executor: Executor, force: bool = False) -> dict[s
         while True:
             while len(running) < executor.width and (job := next_job(jobs, running, outcomes)):
                 if force or state(job) != "done":
-                    running[executor.submit(job)] = job
+                    running[executor.submit(job, job_after(job, jobs, force))] = job
                 else:
                     seconds = (records.read_manifest(job.name, job.out) or {"seconds": 0.0})["seconds"]
                     outcomes[job.name] = Outcome(job.name, seconds, up_to_date=True)
@@ -279,7 +319,7 @@ def run_jobs(jobs: list[Job], executor: Executor, force: bool = False) -> dict[s
                 if outcome.failure and outcome.failure.killed and job.beside_others and job.name not in once_more:
                     once_more.add(job.name)
                     print(f"{job.name}: the kernel was killed, it runs once more", flush=True)
-                    running[executor.submit(job)] = job
+                    running[executor.submit(job, None)] = job
                 else:
                     outcomes[job.name] = outcome
                     print(outcome, flush=True)
@@ -295,6 +335,12 @@ def next_job(jobs: list[Job], running: dict[Future[Outcome], Job], outcomes: dic
     open_needs = {job.name for job in jobs if job.name not in outcomes or outcomes[job.name].failure}
     ready = (job for job in jobs if job.name not in started and not open_needs & set(job.stage.needs))
     return next(ready, None)
+
+
+def job_after(job: Job, jobs: list[Job], force: bool) -> Job | None:
+    """Return the next job of the list that has never been finished, or None: whether a finished one must run again is seen later."""
+    later = jobs[jobs.index(job) + 1 :]
+    return next((each for each in later if force or records.read_manifest(each.name, each.out) is None), None)
 
 
 def all_finished(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Outcome]:

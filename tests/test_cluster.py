@@ -119,7 +119,7 @@ def test_stopping_ends_the_kernels_on_every_node(fresh, two_nodes, monkeypatch):
     fresh.out.mkdir(parents=True)
     executor = cluster.ClusterExecutor(two_nodes.address, fresh.out)
     for job in jobs_of(fresh)[:2]:
-        executor.submit(job)
+        executor.submit(job, None)
     kernels = wait_for(lambda: started if len(started := kernels_of(fresh)) == 2 else None)
     monkeypatch.setattr(processes, "marked", lambda *_: [])  # in this process, which could reach all nodes of a test
     executor.stop()

@@ -15,14 +15,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from helpers.scores import (
-    VERDICTS,
     accuracy_interval,
     crossed_variance,
     difference_interval,
     power,
     tango_interval,
-    verdict,
 )
+from helpers.verdicts import VERDICTS, verdict
 
 ROOT = Path(__file__).parents[1]
 MARGIN = 0.02

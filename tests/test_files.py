@@ -318,14 +318,15 @@ def package(tmp_path):
 def test_modules_are_found_through_those_that_they_import_and_no_others(package):
     found = modules_of(["import os\nimport kit.pages"], package)
     assert list(found) == [f"kit/{name}.py" for name in ("__init__", "files", "pages", "scores")]
-    assert found["kit/scores.py"] == code_of((package / "kit/scores.py").read_text())
+    assert found["kit/scores.py"] == (package / "kit/scores.py").read_text()
     assert list(modules_of(["%time\nfrom kit import alone"], package)) == ["kit/__init__.py", "kit/alone.py"]
     assert modules_of(["import numpy", "x ="], package) == modules_of([], package) == {}
 
 
 def test_what_a_module_does_counts_for_all_that_reach_it_and_for_nobody_else(package):
     def found():
-        return [modules_of([f"import kit.{name}"], package) for name in ("pages", "alone")]
+        texts = [modules_of([f"import kit.{name}"], package) for name in ("pages", "alone")]
+        return [{name: code_of(text) for name, text in each.items()} for each in texts]
 
     pages, alone = found()
     module = package / "kit/scores.py"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from driver import findings
-from helpers.scores import SAID, VERDICTS, sentence
+from helpers.verdicts import SAID, VERDICTS, sentence
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from toy import NAMES
+from toy import NAMES, finishes
 
 from driver import Failed, Stopped, parameters, processes, scheduler, stages
 from driver.scheduler import Failure, Limits, Outcome, run_jobs, run_stage
@@ -62,12 +62,13 @@ class Told:
     def __init__(self, *ends, width: int = 1):
         self.width = width
         self.ends = list(ends)  # (stage, an outcome's failure or an error) of the jobs that do not simply finish
-        self.submitted = []
+        self.submitted, self.after = [], {}
         self.stopped = False
 
-    def submit(self, job):
+    def submit(self, job, then):
         """Return a future that has ended."""
         self.submitted.append(job.name)
+        self.after[job.name] = then and then.name
         end = next((end for end in self.ends if end[0] == job.name), (job.name, None))
         if end in self.ends:
             self.ends.remove(end)
@@ -137,8 +138,48 @@ def test_what_is_up_to_date_is_run_by_force_only(finished):
     executor = Told()
     outcomes = run_jobs(jobs, executor)
     assert executor.submitted == ["06_comparing"] and all(outcomes[name].up_to_date for name in NAMES[:5])
+    assert executor.after == {"06_comparing": None}  # what comes after is whole, and may stay as it is
     run_jobs(jobs[:2], executor, force=True)
-    assert executor.submitted[1:] == list(NAMES[:2])
+    assert executor.submitted[1:] == list(NAMES[:2]) and executor.after["01_data"] == "02_test_data"
+
+
+# --- the kernel of the next stage -------------------------------------------------------------------------------------
+
+NEXT = f"""
+import contextlib, os, time
+import psutil
+marks = {{"{processes.STAGE}": "02_test_data", "{processes.MARK}": os.environ["{processes.MARK}"]}}
+def waiting():
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if marks.items() <= process.environ().items():
+                return process
+end = time.monotonic() + 100
+while not (found := waiting()) and time.monotonic() < end:
+    time.sleep(0.05)
+assert found, "no kernel waits"
+"""
+
+
+def test_the_next_stages_kernel_starts_beside_the_present_one_and_imports_what_its_notebook_will(fresh):
+    fresh.add("01_data", NEXT)
+    fresh.add("02_test_data", "import sys\nbefore = 'this' in sys.modules\nimport this\nassert before")
+    done = fresh.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Beautiful is better" in (fresh.out / "executed/02_test_data.log").read_text()
+    assert "Beautiful is better" not in (fresh.out / "executed/02_test_data.ipynb").read_text()
+
+
+def test_a_kernel_that_dies_while_it_waits_is_started_again(fresh):
+    fresh.add("01_data", f"{NEXT}\nfound.kill()\nwhile found.status() != 'zombie':\n    time.sleep(0.01)")
+    finishes(fresh, NAMES)
+
+
+def test_a_kernel_that_waits_for_nothing_is_ended(fresh):
+    fresh.add("01_data", f"{NEXT}\n1 / 0")
+    done = fresh.run()
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    assert not processes.marked(str(fresh.out), None)
 
 
 # --- the graph --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Whatever changes a number is decided on the notebooks; a function that a notebook teaches stands there first, and here word for
 word. files: places, whole writes, hashes. sources: any complaint file as tables. hub: pinned snapshots. minilm: a pretrained
 encoder without the hub. complaints: classes, selection, duplicates. machine: device, precision, costs. models: loading,
-prediction, saving. training: `fit`. draws: rows of finished draws of labels. scores: scores, comparisons, calibration.
+prediction, saving. training: `fit`. draws: rows of finished draws of labels. scores: scores, comparisons, calibration. verdicts: what a comparison says.
 baselines: what a model has to beat. handover: a trained model as a folder that works anywhere. figures: everything drawn.
 notebook: one notebook's run and its result file.
 """

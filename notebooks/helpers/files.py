@@ -150,7 +150,7 @@ def code_of(source: str) -> str:
 
 
 def modules_of(sources: Iterable[str], folder: Path) -> dict[str, str]:
-    """Return {path under the folder: code_of its text} of the folder's modules that the sources import, and those import."""
+    """Return {path under the folder: text} of the folder's modules that the sources import, and those import."""
     waiting = list(sources)
     found: dict[str, str] = {}
     while waiting:
@@ -159,9 +159,8 @@ def modules_of(sources: Iterable[str], folder: Path) -> dict[str, str]:
             for file in (path.with_suffix(".py"), path / "__init__.py"):
                 key = file.relative_to(folder).as_posix()
                 if key not in found and file.is_file():
-                    text = file.read_text(encoding="utf-8")
-                    found[key] = code_of(text)
-                    waiting.append(text)
+                    found[key] = file.read_text(encoding="utf-8")
+                    waiting.append(found[key])
     return dict(sorted(found.items()))
 
 

@@ -330,7 +330,7 @@ def training_key(trainer: Trainer, recipe: Callable) -> str:
     here = Path(__file__)
     text = here.read_text(encoding="utf-8")
     code = {here.name: code_of(text), "recipe": code_of(inspect.getsource(recipe))}
-    code |= modules_of([text], here.parents[1])
+    code |= {name: code_of(text) for name, text in modules_of([text], here.parents[1]).items()}
     adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
     settings = [trainer.args.to_dict(), model.config.to_dict(), adapters, repr(trainer.data_collator), code, versions()]
     plain = json.dumps(settings, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))

@@ -31,8 +31,8 @@ def run_one(out: Path, number: int) -> str:
     page, log = kernel.with_parameters(out / "page.ipynb", {"NUMBER": number}), out / f"{number}.log"
     try:
         with processes.short_folder(out, kernel.LONGEST) as sockets:
-            environment = surroundings.settled(os.environ)
-            kernel.run_cells(page, out, log, (5, 5), lambda **_: None, environment, sockets)
+            place = kernel.Place(out, log, surroundings.settled(os.environ), sockets)
+            kernel.run_cells(page, place, (5, 5), lambda **_: None)
     except Exception as error:
         return f"kernel {number}: {type(error).__name__}: {error}\n{log.read_text(errors='replace')[-1000:]}"
     said = "".join(output.get("text", "") for output in page.cells[-1].outputs).strip()
