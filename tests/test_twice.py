@@ -1,7 +1,7 @@
 """A reader's second Run All: every notebook runs twice in one kernel, and its result file says the same of what was set.
 
 The notebooks run in the series' order, each on what those before it left: one that is picked alone with -k runs on the
-data and models of the whole mini run, and takes longer.
+data and models of the whole mini run, and takes longer. All have the same kernel, emptied of names before each.
 """
 
 import json
@@ -17,6 +17,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
 
 from driver import kernel, parameters
 from driver.stages import NAMES
@@ -55,32 +56,39 @@ def values_of(name: str, out: Path) -> dict:
     return json.loads(manifest.read_text())["parameters"] if manifest.exists() else {}
 
 
-def passes(page, folder: Path, number: int, look):
-    """Run all of the page's cells so many times in one kernel; return what look() finds after each time."""
-    found = []
+@pytest.fixture(scope="module")
+def client():
+    """Return the client of a kernel that runs all notebooks."""
     with tempfile.TemporaryDirectory() as short:  # the path of a socket must be short
         own = {"transport": "ipc", "ip": f"{short}/socket", "connection_file": f"{short}/kernel.json"}
-        client = NotebookClient(page, timeout=300, km=Kernel(**own))
-        with client.setup_kernel(cwd=str(folder), env=os.environ | {"IPYTHONDIR": short}):
-            for each in range(1, number + 1):
-                for index, cell in enumerate(page.cells):
-                    try:
-                        client.execute_cell(cell, index)
-                    except CellExecutionError as error:
-                        pytest.fail(f"Run All number {each}, cell {index}:\n{error}")
-                found.append(look())
+        client = NotebookClient(new_notebook(), timeout=300, km=Kernel(**own), kernel_name="python3")
+        with client.setup_kernel(cwd=str(ROOT / "notebooks"), env=os.environ | {"IPYTHONDIR": short}):
+            yield client
+
+
+def run_twice(page, client, look):
+    """Run all of the page's cells twice; return what look() finds after each time."""
+    client.nb, found = page, []
+    client.execute_cell(new_code_cell("%reset -f"), -1)
+    for each in ("first", "second"):
+        for index, cell in enumerate(page.cells):
+            try:
+                client.execute_cell(cell, index)
+            except CellExecutionError as error:
+                pytest.fail(f"{each} Run All, cell {index}:\n{error}")
+        found.append(look())
     return found
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_second_run_all_in_the_same_kernel_goes_through_and_records_the_same_parameters(name, out):
+def test_a_second_run_all_in_the_same_kernel_goes_through_and_records_the_same_parameters(name, out, client):
     path, result = ROOT / f"notebooks/{name}.ipynb", out / f"results/{name}.json"
     declared = parameters.defaults(path)
     short = SHORT | {"OUT": str(out), "DATASET": str(out.with_name("mini-complaints-few.parquet"))}
     values = values_of(name, out) | {key: value for key, value in short.items() if key in declared}
     result.unlink(missing_ok=True)
     page = kernel.with_parameters(path, values)
-    first, second = passes(page, path.parent, 2, lambda: json.loads(result.read_text())["parameters"])
+    first, second = run_twice(page, client, lambda: json.loads(result.read_text())["parameters"])
     assert "TEXT" not in values or values["TEXT"] in "".join(json.dumps(cell.get("outputs")) for cell in page.cells)
     assert first == second and first.keys() == declared.keys() - {"OUT"}
     assert first == {key: value for key, value in (declared | values).items() if key != "OUT"}
