@@ -1,4 +1,4 @@
-"""What a run found, in three sentences made from its results: quality, cost, and which model is worth it."""
+"""What a run found, in sentences made from its results: which model is worth it, quality, and cost."""
 
 from typing import Any
 
@@ -50,27 +50,32 @@ def quality(result: dict[str, Any]) -> str:
     pair = comparison(result, adapter, baseline)
     return (
         f"On {result['held_out']:,} held-out complaints the adapter (the LoRA weights) that scores best on validation, "
-        f"{named(adapter, result)}, reaches a mean accuracy of {accuracy(rows[adapter])} and the best baseline, {named(baseline, result)}, "
-        f"{accuracy(rows[baseline])}: {sentence(pair, 'the adapter', 'the baseline')}."
+        f"{named(adapter, result)}, reaches a mean accuracy of {accuracy(rows[adapter])} and the baseline that scores best there, "
+        f"{named(baseline, result)}, {accuracy(rows[baseline])}: {sentence(pair, 'the adapter', 'the baseline')}."
     )
 
 
 def cost(result: dict[str, Any]) -> str:
-    """Return the sentence on what LoRA and 4 bits save, and whether the quality holds; without controls, on 4 bits alone."""
+    """Return the sentences on what LoRA and 4 bits save, and whether the quality holds; without controls, on 4 bits alone."""
     parts = []
     for model in ("distilbert", "gpt2"):
-        pair = comparison(result, f"{model}_lora", f"{model}_full")
+        lora, full, head = (f"{model}_{method}" for method in ("lora", "full", "head"))
+        pair = comparison(result, lora, full)
         if pair["verdict"] != "not run":
-            lora, full = (result["costs"][f"{model}_{method}"] for method in ("lora", "full"))
-            share = lora["trainable parameters"] / full["trainable parameters"]
-            one = (
-                f"{named(f'{model}_lora', result)} trains {100 * share:.0f} % of the parameters of full fine-tuning and"
-            )
+            share = ratio(result, lora, full, "trainable parameters")
+            times = ratio(result, lora, full, "training, s")
+            one = f"{named(lora, result)} trains {100 * share:.0f} % of the parameters of full fine-tuning in {times:.1f} times its time and"
             parts.append(sentence(pair, one, "it"))
+            parts.append(sentence(comparison(result, lora, head), "it", "the new head trained alone"))
     pair = comparison(result, "gpt2_qlora", "gpt2_lora")
-    parts.append(sentence(pair, f"in 4 bits, {named('gpt2_qlora', result)}", named("gpt2_lora", result)))
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "." if not text.startswith("`") else text + "."
+    said = sentence(pair, f"in 4 bits, {named('gpt2_qlora', result)}", named("gpt2_lora", result))
+    parts.append(f"{said}, in {ratio(result, 'gpt2_qlora', 'gpt2_lora', 'training, s'):.1f} times its time")
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+
+
+def ratio(result: dict[str, Any], one: str, other: str, cost: str) -> float:
+    """Return how many times as much of a cost one model has as the other."""
+    return result["costs"][one][cost] / result["costs"][other][cost]
 
 
 def advice(result: dict[str, Any]) -> str:
@@ -90,8 +95,8 @@ def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any]:
 
 
 def sentences(result: dict[str, Any]) -> str:
-    """Return the three sentences on what a run found."""
-    return " ".join([quality(result), cost(result), advice(result)])
+    """Return the sentences on what a run found, the answer first and in bold."""
+    return " ".join([f"**{advice(result)}**", quality(result), cost(result)])
 
 
 def labels(result: dict[str, Any]) -> str:

@@ -362,7 +362,7 @@ def front_page(results: dict[str, dict], original: dict[str, dict[str, float]]) 
             "The full study, with the public DistilBERT and GPT-2 on a CUDA card, is **not yet run**; "
             "[how to run it and send the result](CONTRIBUTING.md#the-full-study)."
         )
-    parts += ["### What the first command reproduces", *section(results["demo"], "demo", original)]
+    parts += ["### The offline demo", *section(results["demo"], "demo", original)]
     return "\n\n".join(parts)
 
 

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pandas as pd
 import pytest
-from conftest import run_mini
+from conftest import ROOT, run_mini
 
 from driver.stages import series
 from helpers.verdicts import verdict
@@ -133,3 +133,12 @@ def test_a_changed_parameter_runs_only_what_depends_on_it(mini_out):
     listed = run_mini(mini_out, "--list", "-p", "TEXT", "My card was charged twice").stdout
     states = {name: re.search(rf"^{name} +(.*)", listed, re.M)[1] for name in NAMES}
     assert [name for name in NAMES if states[name] != "done"] == ["appendix_errors", "appendix_use"]
+
+
+def test_the_nine_lines_of_the_datas_card_route_a_file_with_the_linear_model(mini_out, tmp_path, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "data/README.md").read_text(), re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line]) == 9
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"text": ["my mortgage escrow account", "a charge on my visa card"]}).to_csv("new.csv", index=False)
+    exec(code.replace("../runs/mine", str(mini_out)), {})
+    assert [round(value) for value in pd.read_csv("routed.csv")["probability"]] == [0, 1]

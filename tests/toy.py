@@ -77,13 +77,13 @@ about = {"mini": True, "data": "mini-toy", "models": ["mini-toy"], "parameters":
 linear = row | {"name": "tfidf_logreg", "model": "tfidf_logreg", "method": "baseline"}
 about["table"] = [linear, row]
 pairs = [("toy", "tfidf_logreg"), ("gpt2_qlora", "gpt2_lora")]
-pairs += [(f"{model}_lora", f"{model}_full") for model in ("distilbert", "gpt2")]
+pairs += [(f"{model}_lora", f"{model}_{way}") for model in ("distilbert", "gpt2") for way in ("full", "head")]
 said = {"margin": 0.02, "difference": 0.0, "low": 0.0, "high": 0.0, "seeds": 1}
 verdict = "equivalent within the margin"
 about["comparisons"] = [
-    {"one": a, "other": b, "verdict": "not run" if "full" in b else verdict, **said} for a, b in pairs
+    {"one": a, "other": b, "verdict": "not run" if b[-4:] in ("full", "head") else verdict, **said} for a, b in pairs
 ]
-about["costs"] = {name: {"training, s": 1.0, "trainable parameters": 1} for name in ("toy", "tfidf_logreg")}
+about["costs"] = {name: {"training, s": 1.0, "trainable parameters": 1} for name in ("toy", "tfidf_logreg", "gpt2_lora", "gpt2_qlora")}
 """
 WRITE = """
 import json
