@@ -32,13 +32,17 @@ from helpers.files import digest, remove_leftovers, sha256, write_whole
 from helpers.handover import Trained, load_for_use, scored, weights_hash
 from helpers.machine import Computing, choose_computing
 from helpers.scores import logits
-from helpers.sources import NARRATIVE, PRODUCT, SourceError, read
+from helpers.sources import NARRATIVE, PRODUCT, SourceError, is_mini, read
 
 PART = 500  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
 PERSON = "a person"
-COLUMNS = ["id", "product", "probability", "route", "why"]
+COLUMNS = ["id", "product", "probability", "distance", "route", "why"]
+ID = "Complaint ID"
+SHOWN = (0.8, 0.9, 0.95, 0.98)  # thresholds of which the summary says what they would route
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell starts that a spreadsheet would compute
 OTHER = -1  # a label that is neither class
+# on these options the scores of a part depend; on --at-least and --prior only where its rows go
+SCORED_BY = ("text_column", "label_column", "id_column", "encoding", "base", "device", "precision")
 
 
 def parse() -> argparse.Namespace:
@@ -51,8 +55,8 @@ def parse() -> argparse.Namespace:
     add("--at-least", type=float, default=0.95, help="the probability from which on no person has to look (.95)")
     add("--prior", type=float, default=0.5, help="the share of class 1 among your complaints, if it is not one half")
     add("--text-column", default=NARRATIVE, help=f"the column of the texts ({NARRATIVE})")
-    add("--label-column", default=PRODUCT, help=f"a column of known products, to count what is right ({PRODUCT})")
-    add("--id-column", default="Complaint ID", help="a column of ids (Complaint ID); without it, the place in the file")
+    add("--label-column", help=f"a column of known products, to count what is right ({PRODUCT}, if it is there)")
+    add("--id-column", help=f"a column of ids ({ID}, if it is there; or else a row's place in the file, from 0)")
     add("--encoding", default="utf-8", help="of text without a byte-order mark (utf-8)")
     add("--base", default="", help="the folder of an adapter's base model, if it is not found by name")
     add("--device", default="auto", help="auto, cpu or cuda")
@@ -65,12 +69,16 @@ def parse() -> argparse.Namespace:
         parser.error(f"--at-least {options.at_least}: a probability from 0.5 to 1")
     if not 0 < options.prior < 1:
         parser.error(f"--prior {options.prior}: a share between 0 and 1")
+    if options.file.resolve() in (options.out.resolve(), *options.out.resolve().parents):
+        parser.error(f"--out {options.out} would be read as complaints: give a name outside {options.file}")
     return options
 
 
 def parts(options: argparse.Namespace) -> Iterator[pd.DataFrame]:
     """Yield the file's rows as tables of PART rows, the last one shorter, with columns id, text and label, as text or None."""
-    columns = {"text": options.text_column, "label?": options.label_column, "own?": options.id_column}
+    columns = {"text": options.text_column}
+    for ours, named, usual in (("label", options.label_column, PRODUCT), ("own", options.id_column, ID)):
+        columns[ours if named else f"{ours}?"] = named or usual  # one that is named must be there
     waiting: pa.Table | None = None
     for table in read(options.file, columns, parameter="FILE", encoding=options.encoding):
         waiting = pa.concat_tables([waiting, table]) if waiting is not None else table
@@ -83,41 +91,50 @@ def parts(options: argparse.Namespace) -> Iterator[pd.DataFrame]:
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
     """Return a part's rows; their id is the file's own where it has one, else the place, from 0."""
-    rows = table.to_pandas()
-    own = rows["own?"].where(rows["own?"].notna(), rows["id"].astype(str))
-    return pd.DataFrame({"id": own.astype(str), "text": rows["text"].fillna(""), "label": rows["label?"]})
+    rows = table.to_pandas().rename(columns={"own?": "own", "label?": "label"})
+    own = rows["own"].where(rows["own"].notna(), rows["id"].astype(str))
+    return pd.DataFrame({"id": own.astype(str), "text": rows["text"].fillna(""), "label": rows["label"]})
 
 
-def route(rows: pd.DataFrame, trained: Trained, options: argparse.Namespace, computing: Computing) -> pd.DataFrame:
-    """Return a part's output: COLUMNS, and `truth`, the label's id where the file tells it, OTHER for another product."""
-    labels = trained.facts["labels"]
+def score(rows: pd.DataFrame, trained: Trained, computing: Computing) -> pd.DataFrame:
+    """Return what the model says of a part: id, p (of class 1; none without a text), distance, and the label's id as truth.
+
+    The truth is there where the file tells it, OTHER for another product.
+    """
     told = rows["text"].str.strip() != ""
-    probability, away = np.full(len(rows), np.nan), np.zeros(len(rows))
+    probability, distance = np.full((2, len(rows)), np.nan)
     if told.any():
-        probability[told], away[told] = trained.answers(rows["text"][told].tolist(), computing)
-        probability[told] = expit(logits(probability[told]) + logit(options.prior))
+        probability[told], distance[told] = trained.answers(rows["text"][told].tolist(), computing)
+    known = labels_of(trained.facts["classes"] or {label: [label] for label in trained.facts["labels"]})
+    truth = rows["label"].map(lambda name: known.get(name.strip(), OTHER), na_action="ignore")
+    made = {"id": rows["id"], "p": probability, "distance": distance, "truth": truth.astype("Int64")}
+    return pd.DataFrame(made)
+
+
+def route(scores: pd.DataFrame, labels: list[str], options: argparse.Namespace) -> pd.DataFrame:
+    """Return a part's output, COLUMNS, from what the model says of it."""
+    told = scores["p"].notna()
+    probability = expit(logits(scores["p"].to_numpy()) + logit(options.prior))
     predicted = (probability >= 0.5).astype(int)
     sure = np.where(predicted == 1, probability, 1 - probability)
     why = np.select(
-        [~told, away > 1, ~(sure >= options.at_least)], ["no text", "unlike the training", "not confident"], ""
+        [~told, scores["distance"] > 1, ~(sure >= options.at_least)],
+        ["no text", "unlike the training", "not confident"],
+        "",
     )
     product = np.where(told, np.array(labels)[predicted], None)
-    known = labels_of(trained.facts["classes"] or {label: [label] for label in labels})
-    truth = rows["label"].map(lambda name: known.get(name.strip(), OTHER), na_action="ignore")
-    made = {"id": rows["id"], "product": product, "probability": sure, "route": np.where(why == "", product, PERSON)}
-    return pd.DataFrame(made | {"why": why, "truth": truth.astype("Int64")})
+    made = {"id": scores["id"], "product": product, "probability": sure, "distance": scores["distance"]}
+    return pd.DataFrame(made | {"route": np.where(why == "", product, PERSON), "why": why})
 
 
 def part_file(folder: Path, place: int) -> Path:
-    """Return where the output of a part is kept."""
+    """Return where the scores of a part are kept."""
     return folder / f"{place:07d}.parquet"
 
 
-def score_part(
-    rows: pd.DataFrame, path: Path, trained: Trained, options: argparse.Namespace, computing: Computing
-) -> None:
-    """Write a part's output, whole or not at all."""
-    write_whole(path, partial(route(rows, trained, options, computing).to_parquet, index=False))
+def score_part(rows: pd.DataFrame, path: Path, trained: Trained, computing: Computing) -> None:
+    """Write a part's scores, whole or not at all."""
+    write_whole(path, partial(score(rows, trained, computing).to_parquet, index=False))
 
 
 def agreed_computing(options: argparse.Namespace, folder: Path) -> Computing:
@@ -137,17 +154,16 @@ def agreed_computing(options: argparse.Namespace, folder: Path) -> Computing:
 def score_parts(trained: Trained, options: argparse.Namespace, folder: Path) -> list[Path]:
     """Score each part that is not kept in the folder yet, and return the parts' files in order."""
     computing = agreed_computing(options, folder)
-    total = sum(len(rows) for rows in parts(options))  # a first pass, which finds what is wrong with the file, too
-    made = []
-    print(f"{total:,} rows on {computing}.", flush=True)
-    with tqdm(total=total, unit="row", mininterval=1) as shown:
-        for place, rows in enumerate(parts(options)):
-            made.append(part_file(folder, place))
-            if made[-1].exists():
-                shown.initial += len(rows)
-            else:
-                score_part(rows, made[-1], trained, options, computing)
-            shown.update(len(rows))
+    sizes = [len(rows) for rows in parts(options)]  # a first pass, which finds what is wrong with the file, too
+    made = [part_file(folder, place) for place in range(len(sizes))]
+    there = [path.exists() for path in made]
+    kept = sum(size for size, is_there in zip(sizes, there, strict=True) if is_there)
+    print(f"{sum(sizes):,} rows on {computing}; {kept:,} of them are kept from before.", flush=True)
+    with tqdm(total=sum(sizes), initial=kept, unit="row", mininterval=1) as shown:
+        for path, is_there, rows in zip(made, there, parts(options), strict=True):
+            if not is_there:
+                score_part(rows, path, trained, computing)
+                shown.update(len(rows))
     return made
 
 
@@ -159,7 +175,7 @@ class Scorer:
         cluster.require(wanted)
         if weights_hash(options.model) != weights:
             raise ValueError(f"{platform.node()} has another model at {options.model}")
-        self.options, self.folder = options, folder
+        self.folder = folder
         self.trained = load_for_use(options.model, options.base)
         self.computing = agreed_computing(options, folder)
 
@@ -167,7 +183,7 @@ class Scorer:
         """Score the parts at the batch's places; return how many rows each has."""
         rows = [pd.read_parquet(given_file(self.folder, place)) for place in batch["item"]]
         for place, part in zip(batch["item"], rows, strict=True):
-            score_part(part, part_file(self.folder, place), self.trained, self.options, self.computing)
+            score_part(part, part_file(self.folder, place), self.trained, self.computing)
         return {"rows": np.array([len(part) for part in rows])}
 
 
@@ -222,35 +238,39 @@ def score_on_cluster(options: argparse.Namespace, folder: Path, weights: str) ->
     return made
 
 
-def join(made: list[Path], out: Path) -> None:
-    """Write the parts as one file, whole or not at all; in a CSV no cell starts like a formula."""
+def join(made: list[Path], labels: list[str], options: argparse.Namespace) -> None:
+    """Route the parts and write them as one file, whole or not at all; in a CSV no cell starts like a formula."""
+    routed = (route(pd.read_parquet(part), labels, options) for part in made)
 
     def as_csv(path: Path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             file.write(",".join(COLUMNS) + "\n")
-            for part in made:
-                rows = pd.read_parquet(part, columns=COLUMNS)
+            for rows in routed:
                 text = rows.select_dtypes(exclude="number").columns
                 rows[text] = rows[text].map(lambda cell: f"'{cell}" if str(cell).startswith(FORMULA) else cell)
                 rows.to_csv(file, index=False, header=False)
 
     def as_parquet(path: Path) -> None:
-        schema = pq.read_schema(made[0]) if made else pa.schema([(name, pa.string()) for name in COLUMNS])
-        schema = pa.schema([schema.field(name) for name in COLUMNS])
-        schema = schema.set(1, pa.field("product", pa.string()))  # a part without any text has none
+        numbers = ("probability", "distance")
+        schema = pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in COLUMNS])
         with pq.ParquetWriter(path, schema) as writer:
-            for part in made:
-                writer.write_table(pq.read_table(part, columns=COLUMNS).cast(schema))
+            for rows in routed:
+                writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
 
-    write_whole(out, as_csv if out.suffix == ".csv" else as_parquet)
+    write_whole(options.out, as_csv if options.out.suffix == ".csv" else as_parquet)
 
 
-def summary(made: list[Path], labels: list[str]) -> list[str]:
-    """Return what came of it in lines: rows by route, and, where the file tells products, what is right."""
+def summary(made: list[Path], labels: list[str], options: argparse.Namespace) -> list[str]:
+    """Return what came of it in lines: rows by route, other thresholds, and, where the file tells products, what is right."""
     routes: dict[str, int] = {}
-    right = sure_right = routed = known = others = others_routed = 0
+    right = sure_right = routed = known = others = others_routed = number = 0
+    would = dict.fromkeys(SHOWN, 0)
     for part in made:
-        rows = pd.read_parquet(part)
+        scores = pd.read_parquet(part)
+        rows = route(scores, labels, options).assign(truth=scores["truth"])
+        number += len(rows)
+        for threshold in SHOWN:
+            would[threshold] += int(((rows["probability"] >= threshold) & (rows["distance"] <= 1)).sum())
         for key, count in (
             (rows["route"] + rows["why"].map(lambda why: f", {why}" if why else "")).value_counts().items()
         ):
@@ -263,7 +283,11 @@ def summary(made: list[Path], labels: list[str]) -> list[str]:
         known, right = known + len(ours), right + int(correct.sum())
         routed += int((ours["why"] == "").sum())
         sure_right += int((correct & (ours["why"] == "")).sum())
-    lines = [f"{count:10,}  to {route}" for route, count in sorted(routes.items(), key=lambda item: -item[1])]
+    ordered = sorted(routes.items(), key=lambda item: -item[1])
+    lines = [f"{count:10,} ({count / number:4.0%})  to {route}" for route, count in ordered]
+    if number:
+        shares = ", ".join(f"{count / number:.0%} at {threshold:g}" for threshold, count in would.items())
+        lines.append(f"Without a person would go, by --at-least: {shares}.")
     if known:
         lines.append(f"Of the rows of both products, {scored('all', right, known)}.")
         if routed:
@@ -280,11 +304,11 @@ def run(options: argparse.Namespace) -> None:
     trained = load_for_use(options.model, options.base)
     if not trained.unlike:
         print(
-            "This folder holds no temperature and nothing about unlike texts: python run_all.py --export NAME adds both."
+            "This folder holds no temperature and nothing about unlike texts; what has both: python run_all.py --out RUN --export NAME"
         )
-    given: dict[str, Any] = {
-        name: str(value) for name, value in vars(options).items() if name not in ("file", "model", "out", "cluster")
-    }
+    if is_mini(trained.facts["data"]):
+        print("This model was trained on the demo's invented complaints: what it says of real ones means nothing.")
+    given = {name: str(vars(options)[name]) for name in SCORED_BY}
     weights = weights_hash(options.model)
     key = digest([weights, sha256(options.file), given, PART, sha256(Path(__file__))])
     folder = options.out.with_name(f".{options.out.name}.parts")
@@ -296,9 +320,16 @@ def run(options: argparse.Namespace) -> None:
             for path in [*folder.glob("*.parquet"), *folder.glob("computing *")]:  # of another file, model or setting
                 path.unlink()
             write_whole(about, json.dumps(key))
-        made = score_on_cluster(options, folder, weights) if options.cluster else score_parts(trained, options, folder)
-        join(made, options.out)
-        print("\n".join(summary(made, trained.facts["labels"])))
+        try:
+            made = (
+                score_on_cluster(options, folder, weights) if options.cluster else score_parts(trained, options, folder)
+            )
+        except BaseException:
+            if not any(folder.glob("[0-9]*.parquet")):
+                shutil.rmtree(folder)
+            raise
+        join(made, trained.facts["labels"], options)
+        print("\n".join(summary(made, trained.facts["labels"], options)))
     shutil.rmtree(folder)
     print(f"Written: {options.out}")
 
@@ -316,7 +347,10 @@ def main() -> int:
     except (Refused, SourceError, ValueError, OSError) as error:
         print(f"classify.py: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nInterrupted. What is scored is kept; to go on, type the same command again.", file=sys.stderr)
+        print(
+            f"\nInterrupted. Each {PART} rows that are scored are kept; to go on, type the same command again.",
+            file=sys.stderr,
+        )
         return 130
     return 2
 

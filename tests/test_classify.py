@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -80,7 +81,7 @@ def test_killed_at_random_moments_each_row_is_there_once_as_in_an_undisturbed_ru
 
 def options(model, file, out, **changed):
     """Return the options of a command line as parse does."""
-    given = {"at_least": 0.95, "prior": 0.5, "text_column": TEXT, "label_column": PRODUCT, "id_column": "Complaint ID"}
+    given = {"at_least": 0.95, "prior": 0.5, "text_column": TEXT, "label_column": None, "id_column": None}
     given |= {"encoding": "utf-8", "base": "", "device": "cpu", "precision": "float32", "cluster": ""}
     return classify.argparse.Namespace(model=model, file=file, out=out, **given | changed)
 
@@ -99,9 +100,10 @@ def test_what_is_scored_is_not_scored_again_and_another_setting_starts_anew(mode
             classify.run(given)
         assert scored == expected
         del scored[:]
-    with pytest.raises(ZeroDivisionError):
-        classify.run(options(model, tmp_path / "rows.parquet", tmp_path / "out.csv", at_least=0.9))
-    assert scored == [490, 490, 245]
+    for changed, expected in (({"at_least": 0.9, "prior": 0.2}, []), ({"encoding": "cp1252"}, [490, 490, 245])):
+        with pytest.raises(ZeroDivisionError):
+            classify.run(options(model, tmp_path / "rows.parquet", tmp_path / "out.csv", **changed))
+        assert scored == expected
 
 
 def test_parts_that_would_be_computed_otherwise_than_those_kept_are_refused(tmp_path):
@@ -118,6 +120,8 @@ def test_the_summary_counts_what_is_right_and_what_is_of_neither_class(model, tm
     said = capsys.readouterr().out
     rows = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
     assert len(rows) == 300 and (rows["why"] == "no text").sum() == 6 and set(rows["route"]) <= {*LABELS, "a person"}
+    assert re.search(r"by --at-least: \d+% at 0.8, \d+% at 0.9, \d+% at 0.95, \d+% at 0.98\.", said)
+    assert "invented complaints" not in said  # of "toy" data, as the facts say
     assert "Of 30 rows about other products," in said and "Of the rows of both products, accuracy" not in said
     assert (
         "265 complaints" in said.replace("264 complaints", "265 complaints")
@@ -153,7 +157,8 @@ def test_another_class_ratio_moves_the_probabilities_as_bayes_says(model):
     cpu = Computing(
         classify.choose_computing("cpu", "float32").device, classify.choose_computing("cpu", "float32").precision
     )
-    even, skewed = (classify.route(rows, trained, options("", "", "", prior=prior), cpu) for prior in (0.5, 0.8))
+    scores, labels = classify.score(rows, trained, cpu), trained.facts["labels"]
+    even, skewed = (classify.route(scores, labels, options("", "", "", prior=prior)) for prior in (0.5, 0.8))
 
     def of_class_1(routed):
         return [
@@ -162,11 +167,14 @@ def test_another_class_ratio_moves_the_probabilities_as_bayes_says(model):
 
     for before, after in zip(of_class_1(even), of_class_1(skewed), strict=True):
         assert after == pytest.approx(before * 0.8 / (before * 0.8 + (1 - before) * 0.2))
-    assert even["truth"].isna().all()
+    assert scores["truth"].isna().all()
 
 
 REFUSED = {
-    "no such column": (["--text-column", "words"], "lacks the column"),
+    "no such column": (["--text-column", "words"], "Found: 3 column(s): Complaint ID, Consumer complaint"),
+    "no such id": (["--id-column", "case"], "lacks the column(s) ['case']"),
+    "no such label": (["--label-column", "desk"], "classify.py: --text-column NAME"),
+    "itself": ([], "would be read as complaints"),
     "no ending": ([], "must end in .csv or .parquet"),
     "no probability": (["--at-least", "95"], "a probability from 0.5 to 1"),
     "no model": ([], "is no model of this project"),
@@ -177,14 +185,15 @@ REFUSED = {
 def test_what_does_not_fit_is_refused_with_its_fix_and_nothing_is_written(model, tmp_path, case, monkeypatch, capsys):
     more, words = REFUSED[case]
     write_rows(tmp_path / "rows.csv", 5)
-    out = tmp_path / ("out.txt" if case == "no ending" else "out.csv")
+    out = tmp_path / {"no ending": "out.txt", "itself": "rows.csv"}.get(case, "out.csv")
     folder = tmp_path if case == "no model" else model
     monkeypatch.setattr(sys, "argv", ["classify.py", *map(str, [folder, tmp_path / "rows.csv", "--out", out, *more])])
     try:
         status = classify.main()
     except SystemExit as error:
         status = error.code
-    assert status == 2 and words in capsys.readouterr().err and not out.exists()
+    assert status == 2 and words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]  # as it was
 
 
 def test_an_unexported_folder_says_what_it_lacks(model, tmp_path, capsys):
@@ -195,4 +204,12 @@ def test_an_unexported_folder_says_what_it_lacks(model, tmp_path, capsys):
         if path.name != "unlike.safetensors":
             write_whole(plain / path.name, path.read_bytes())
     classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
-    assert "--export NAME adds both" in capsys.readouterr().out and json.loads((plain / FACTS).read_text())["labels"]
+    facts = json.loads((plain / FACTS).read_text())
+    (plain / FACTS).write_text(json.dumps(facts | {"data": "mini-complaints"}))
+    classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    assert "invented complaints: what it says of real ones means nothing" in capsys.readouterr().out
+    classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    assert "--out RUN --export NAME" in capsys.readouterr().out and json.loads((plain / FACTS).read_text())["labels"]
+    (plain / FACTS).unlink()  # anybody's checkpoint with two classes
+    classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 5

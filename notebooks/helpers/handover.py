@@ -119,7 +119,7 @@ def load_for_use(folder: Path, base: str = "") -> Trained:
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         limit = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-        facts = {"labels": names, "max_tokens": limit, "classes": None}
+        facts = {"labels": names, "max_tokens": limit, "classes": None, "data": ""}
         facts |= json.loads(facts_file.read_text()) if facts_file.exists() else {}
         unlike = load_file(folder / UNLIKE) if (folder / UNLIKE).exists() else {}
         if len(names) != 2:
@@ -250,7 +250,12 @@ def export(out: Path, name: str, tables: dict[str, Any], others: Sequence[str]) 
 
 
 def export_from_run(out: str | Path, name: str) -> list[str]:
-    """Export models/NAME of the run in this folder, with what the run tells of its data; return what was checked, in lines."""
+    """Export models/NAME of the run in this folder, with what the run tells of its data; return what was checked, in lines.
+
+    FileNotFoundError says that there is no finished run in the folder.
+    """
+    if not (Path(out) / "data/train.parquet").exists():
+        raise FileNotFoundError(f"There is no finished run in {out}. Say which one: --mini, or --out DIR.")
     table = pd.read_parquet(Path(out) / "data/train.parquet")
     tables = {part: rows.reset_index(drop=True) for part, rows in table.groupby("split")}
     asked = json.loads((Path(out) / "results/01_data.json").read_text())["parameters"]

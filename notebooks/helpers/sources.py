@@ -94,8 +94,9 @@ class SourceError(ValueError):
     def __init__(self, source: str, cause: str, found: object = "", fix: str = ""):
         parameter = source.partition(" ")[0]
         mini = ", or take the embedded complaints: python run_all.py --mini" if parameter == "DATASET" else ""
+        here = "FILE" if parameter == "FILE" else f"-p {parameter} PATH"
         lines = [f"{source} {one_line(cause, 600)}.", f"Found: {one_line(found)}" if found else ""]
-        lines.append(f"Fix: {fix or f'pass another file or folder: -p {parameter} PATH{mini}'}.")
+        lines.append(f"Fix: {fix or f'pass another file or folder: {here}{mini}'}.")
         super().__init__("\n".join(filter(None, lines)))
 
 
@@ -305,7 +306,8 @@ def require_columns(found: Collection[str], columns: dict[str, str]) -> dict[str
     """
     places = find_columns(found, columns)
     if lacking := [name for ours, name in columns.items() if ours not in places and not ours.endswith("?")]:
-        raise Unusable(f"lacks the column(s) {lacking}", f"{len(found)} column(s): {', '.join(map(str, found))}")
+        fix = "name those that it has, such as -p TEXT_COLUMN NAME (classify.py: --text-column NAME), or pass another file"
+        raise Unusable(f"lacks the column(s) {lacking}", f"{len(found)} column(s): {', '.join(map(str, found))}", fix)
     return places
 
 
