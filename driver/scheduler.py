@@ -94,7 +94,8 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs jobs in threads of this process, and gives each a GPU where there is one.
 
-    Where they run one at a time, the kernel of the next one starts beside the present one, and imports what it will need.
+    Where they run one at a time and there is no GPU, whose memory a second process would share, the kernel of the next one
+    starts beside the present one, and imports what it will need.
     """
 
     def __init__(self, width: int) -> None:
@@ -106,7 +107,8 @@ class LocalExecutor:
 
     def submit(self, job: Job, then: Job | None) -> Future[Outcome]:
         """Start the job in a thread."""
-        future = self.pool.submit(self.run, job, then if self.width == 1 else None)
+        alone = self.width == 1 and not self.gpus.kernels
+        future = self.pool.submit(self.run, job, then if alone else None)
         self.jobs[future] = job
         return future
 
@@ -116,7 +118,7 @@ class LocalExecutor:
             setting = self.ahead.pop(job.name, None)
             if then and not self.ahead:
                 with contextlib.suppress(OSError, RuntimeError):  # it will tell when its turn comes
-                    self.ahead[then.name] = set_up(replace(then, environment=then.environment | gpu), ahead=True)
+                    self.ahead[then.name] = set_up(then, ahead=True)
             outcome = run_stage(replace(job, environment=job.environment | gpu), setting)
         if outcome.failure:
             self.end_waiting(job.out)
