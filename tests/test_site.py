@@ -310,8 +310,21 @@ def test_a_site_is_written_again_when_anything_in_it_changed(tmp_path, what, mon
     else:
         (tmp_path / "site" / ("01_data.html" if what == "page gone" else "index.html")).unlink()
     again = site.write_site(tmp_path, names, first).read_bytes(), stamps(tmp_path)
-    assert set(again[1]) == {"index.html", "01_data.html"} and again[1]["01_data.html"] != before[1]["01_data.html"]
+    assert set(again[1]) == {"index.html", "01_data.html"}
+    assert (again[1]["01_data.html"] == before[1]["01_data.html"]) == (what == "first page gone")
     assert (again[0] == before[0]) == what.endswith("gone")
+
+
+def test_of_a_changed_notebook_its_page_those_beside_it_and_the_first_are_written_again(tmp_path):
+    names = ["01_data", "02_test_data", "03_distilbert_lora", "04_gpt2_lora"]
+    for name in names:
+        write(tmp_path, name)
+    site.write_site(tmp_path, names, FIRST)
+    before = stamps(tmp_path)
+    write(tmp_path, "01_data", new_markdown_cell("more"))
+    site.write_site(tmp_path, names, FIRST)
+    changed = {name for name, stamp in stamps(tmp_path).items() if stamp != before[name]}
+    assert changed == {"index.html", "01_data.html", "02_test_data.html"}
 
 
 def test_the_page_of_a_notebook_that_no_longer_belongs_is_removed(tmp_path):
