@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from driver.parameters import defaults
 from helpers import complaints
 from helpers.files import ROOT, megabytes, write_whole
-from helpers.sources import COMPANY, NARRATIVE, PRODUCT
+from helpers.sources import COMPANY, ID, NARRATIVE, PRODUCT
 
 GROUP = 1000  # rows in a row group, as the library that filled the hub writes them
 MEDIAN_WORDS = 195  # of the texts' lengths, which are log-normal:
@@ -28,7 +28,6 @@ PRODUCTS = {  # shares of the rows; a seventh is about one of the study's two pr
     "Credit card or prepaid card": 0.08,
     "Mortgage": 0.06,
 }
-ID = "Complaint ID"
 
 
 def values(notebook: str) -> dict:

@@ -1,5 +1,6 @@
 """`classify.py`: one row for each row, whatever is killed; what is not confident, unlike or empty goes to a person; nothing is executed."""
 
+import argparse
 import csv
 import json
 import random
@@ -16,6 +17,7 @@ from test_handover import hand_over, tables
 from toy_models import CARD, LABELS, MORTGAGE, tiny_distilbert
 
 import classify
+from driver import routing
 from helpers.files import write_whole
 from helpers.handover import FACTS, export, load_for_use
 from helpers.machine import Computing
@@ -75,7 +77,7 @@ def test_killed_at_random_moments_each_row_is_there_once_as_in_an_undisturbed_ru
     assert done.returncode == 0, done.stderr
     found, whole = (pd.read_parquet(tmp_path / name) for name in ("out.parquet", "whole.parquet"))
     pd.testing.assert_frame_equal(found, whole)
-    assert found["id"].tolist() == ids and list(found.columns) == classify.COLUMNS
+    assert found["id"].tolist() == ids and list(found.columns) == routing.COLUMNS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "rows.csv", "whole.parquet"]
 
 
@@ -83,40 +85,40 @@ def options(model, file, out, **changed):
     """Return the options of a command line as parse does."""
     given = {"at_least": 0.95, "prior": 0.5, "text_column": TEXT, "label_column": None, "id_column": None}
     given |= {"encoding": "utf-8", "base": "", "device": "cpu", "precision": "float32", "cluster": ""}
-    return classify.argparse.Namespace(model=model, file=file, out=out, **given | changed)
+    return argparse.Namespace(model=model, file=file, out=out, **given | changed)
 
 
 def test_what_is_scored_is_not_scored_again_and_another_setting_starts_anew(model, tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.parquet", 1_250)
     scored = []
-    answers = classify.Trained.answers
+    answers = routing.Trained.answers
     monkeypatch.setattr(
-        classify.Trained, "answers", lambda self, texts, c: scored.append(len(texts)) or answers(self, texts, c)
+        routing.Trained, "answers", lambda self, texts, c: scored.append(len(texts)) or answers(self, texts, c)
     )
-    monkeypatch.setattr(classify, "join", lambda *_: 1 / 0)
+    monkeypatch.setattr(routing, "join", lambda *_: 1 / 0)
     given = options(model, tmp_path / "rows.parquet", tmp_path / "out.csv")
     for expected in ([490, 490, 245], []):
         with pytest.raises(ZeroDivisionError):
-            classify.run(given)
+            routing.run(given)
         assert scored == expected
         del scored[:]
     for changed, expected in (({"at_least": 0.9, "prior": 0.2}, []), ({"encoding": "cp1252"}, [490, 490, 245])):
         with pytest.raises(ZeroDivisionError):
-            classify.run(options(model, tmp_path / "rows.parquet", tmp_path / "out.csv", **changed))
+            routing.run(options(model, tmp_path / "rows.parquet", tmp_path / "out.csv", **changed))
         assert scored == expected
 
 
 def test_parts_that_would_be_computed_otherwise_than_those_kept_are_refused(tmp_path):
     given = options("model", "file", "out")
-    assert classify.agreed_computing(given, tmp_path) == classify.agreed_computing(given, tmp_path)
+    assert routing.agreed_computing(given, tmp_path) == routing.agreed_computing(given, tmp_path)
     with pytest.raises(ValueError, match=r"would be computing cpu in bfloat16.*computing cpu in float32.*--precision"):
-        classify.agreed_computing(options("model", "file", "out", precision="bfloat16"), tmp_path)
+        routing.agreed_computing(options("model", "file", "out", precision="bfloat16"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["computing cpu in float32"]
 
 
 def test_the_summary_counts_what_is_right_and_what_is_of_neither_class(model, tmp_path, capsys):
     write_rows(tmp_path / "rows.csv", 300)
-    classify.run(options(model, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    routing.run(options(model, tmp_path / "rows.csv", tmp_path / "out.csv"))
     said = capsys.readouterr().out
     rows = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
     assert len(rows) == 300 and (rows["why"] == "no text").sum() == 6 and set(rows["route"]) <= {*LABELS, "a person"}
@@ -133,7 +135,7 @@ def test_the_summary_counts_what_is_right_and_what_is_of_neither_class(model, tm
 
 def test_without_labels_and_ids_a_row_is_its_place(model, tmp_path, capsys):
     pd.DataFrame({"words": [CARD, None, MORTGAGE]}).to_csv(tmp_path / "mine.csv", index=False)
-    classify.run(options(model, tmp_path / "mine.csv", tmp_path / "out.parquet", text_column="words"))
+    routing.run(options(model, tmp_path / "mine.csv", tmp_path / "out.parquet", text_column="words"))
     rows = pq.read_table(tmp_path / "out.parquet").to_pandas()
     assert (
         rows["id"].tolist() == ["0", "1", "2"]
@@ -145,7 +147,7 @@ def test_without_labels_and_ids_a_row_is_its_place(model, tmp_path, capsys):
 def test_no_cell_of_a_csv_starts_like_a_formula(model, tmp_path):
     rows = pd.DataFrame({"Complaint ID": ["=1+1", "+2", "-3", "@x", "plain"], TEXT: ["=cmd|' /c calc'!A0"] * 5})
     rows.to_csv(tmp_path / "rows.csv", index=False)
-    classify.run(options(model, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    routing.run(options(model, tmp_path / "rows.csv", tmp_path / "out.csv"))
     with open(tmp_path / "out.csv", newline="") as file:
         cells = [row[0] for row in csv.reader(file)][1:]
     assert cells == ["'=1+1", "'+2", "'-3", "'@x", "plain"]
@@ -155,10 +157,10 @@ def test_another_class_ratio_moves_the_probabilities_as_bayes_says(model):
     trained = load_for_use(model)
     rows = pd.DataFrame({"id": ["a", "b"], "text": [CARD, MORTGAGE], "label": [None, None]})
     cpu = Computing(
-        classify.choose_computing("cpu", "float32").device, classify.choose_computing("cpu", "float32").precision
+        routing.choose_computing("cpu", "float32").device, routing.choose_computing("cpu", "float32").precision
     )
-    scores, labels = classify.score(rows, trained, cpu), trained.facts["labels"]
-    even, skewed = (classify.route(scores, labels, options("", "", "", prior=prior)) for prior in (0.5, 0.8))
+    scores, labels = routing.score(rows, trained, cpu), trained.facts["labels"]
+    even, skewed = (routing.route(scores, labels, options("", "", "", prior=prior)) for prior in (0.5, 0.8))
 
     def of_class_1(routed):
         return [
@@ -203,13 +205,13 @@ def test_an_unexported_folder_says_what_it_lacks(model, tmp_path, capsys):
     for path in model.iterdir():
         if path.name != "unlike.safetensors":
             write_whole(plain / path.name, path.read_bytes())
-    classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    routing.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
     facts = json.loads((plain / FACTS).read_text())
     (plain / FACTS).write_text(json.dumps(facts | {"data": "mini-complaints"}))
-    classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    routing.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
     assert "invented complaints: what it says of real ones means nothing" in capsys.readouterr().out
-    classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    routing.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
     assert "--out RUN --export NAME" in capsys.readouterr().out and json.loads((plain / FACTS).read_text())["labels"]
     (plain / FACTS).unlink()  # anybody's checkpoint with two classes
-    classify.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
+    routing.run(options(plain, tmp_path / "rows.csv", tmp_path / "out.csv"))
     assert len(pd.read_csv(tmp_path / "out.csv")) == 5

@@ -29,6 +29,7 @@ from helpers.files import place
 DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
 
 NARRATIVE, PRODUCT, COMPANY = "Consumer complaint narrative", "Product", "Company"  # columns, as the bureau names them
+ID = "Complaint ID"
 DATE = "Date received"  # as is this one
 
 ROWS = 10_000  # in a table
