@@ -101,21 +101,8 @@ def sentences(result: dict[str, Any]) -> str:
 
 def labels(result: dict[str, Any]) -> str:
     """Return the sentences on how many labels it takes: the best pretrained way beside the linear model, few labels and many."""
-    rows = [row for row in result["summary"] if row["set"] == "held_out"]
-    by_number: dict[int, dict[str, dict]] = {}
-    for row in rows:
-        by_number.setdefault(row["labels"], {})[row["model"]] = row
-    rule = by_number.pop(0, {}).get("keyword")
-    parts = []
-    for number in (min(by_number), max(by_number)):
-        models = by_number[number]
-        linear = models.pop("tfidf_logreg")
-        best = max(models.values(), key=lambda row: row["accuracy"])
-        parts.append(
-            f"with {number:,} labelled complaints the pretrained way that scores highest, `{best['model']}`, has a mean "
-            f"accuracy of {told(best)}, and the linear model {told(linear)}"
-        )
-    text = f"On {rows[0]['texts']:,} held-out complaints, {'; '.join(parts)}."
+    text = few_and_many(result, "held_out", "held-out complaints")
+    rule = next((row for row in result["summary"] if (row["set"], row["model"]) == ("held_out", "keyword")), None)
     if rule:
         text += f" A keyword rule, written by people who know the task, has {told(rule)} without a label."
     said = [
@@ -123,7 +110,28 @@ def labels(result: dict[str, Any]) -> str:
         for about, words in result["sentences"].items()
         if "held_out" in about
     ]
-    return f"{text} Beside the linear model, {'; '.join(said)}."
+    text += f" Beside the linear model, {'; '.join(said)}."
+    return (
+        f"{text} {few_and_many(result, 'other', 'complaints from elsewhere')}" if "other" in result["texts"] else text
+    )
+
+
+def few_and_many(result: dict[str, Any], name: str, called: str) -> str:
+    """Return the sentence on the best pretrained way and the linear model on one set, with the fewest labels and with the most."""
+    rows: dict[int, dict[str, dict]] = {}
+    for row in result["summary"]:
+        if row["set"] == name and row["labels"]:
+            rows.setdefault(row["labels"], {})[row["model"]] = row
+    parts = []
+    for number in (min(rows), max(rows)):
+        models = dict(rows[number])
+        linear = models.pop("tfidf_logreg")
+        best = max(models.values(), key=lambda row: row["accuracy"])
+        parts.append(
+            f"with {number:,} labelled complaints the pretrained way that scores highest, `{best['model']}`, has a mean "
+            f"accuracy of {told(best)}, and the linear model {told(linear)}"
+        )
+    return f"On {result['texts'][name]:,} {called}, {'; '.join(parts)}."
 
 
 def told(row: dict[str, Any]) -> str:

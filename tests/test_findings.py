@@ -102,3 +102,15 @@ def test_the_published_result_can_be_told_in_sentences():
     published = json.loads((ROOT / "results/offline_demo.json").read_text())["comparison"]
     text = findings.sentences(published)
     assert f"{published['held_out']:,}" in text and published["picked"]["adapter"] in text and text.count(".") > 3
+
+
+def test_of_the_labels_complaints_from_elsewhere_are_told_where_there_are_any():
+    published = json.loads((ROOT / "results/offline_demo.json").read_text())["labels"]
+    before = findings.labels(published)
+    elsewhere = [row | {"set": "other", "accuracy": 0.5} for row in published["summary"]]
+    more = {"texts": published["texts"] | {"other": 77}, "summary": published["summary"] + elsewhere}
+    after = findings.labels(published | more)
+    assert (
+        after.startswith(f"{before} On 77 complaints from elsewhere, with 8 labelled complaints") and "0.500" in after
+    )
+    assert "elsewhere" not in before
