@@ -56,8 +56,10 @@ def table(rows: list[dict[str, str]], markdown: bool = False) -> str:
 
 
 def kind_of_run(result: dict) -> str:
-    """Return what a result is of: the offline "demo", a miniature or two on "real" complaints, or a "full" run."""
-    return "full" if not result["mini"] else "demo" if is_mini(result["data"]) else "real"
+    """Return what a result is of: the offline "demo", a miniature or minilm on "real" complaints, or a "full" run."""
+    if is_mini(result["data"]):
+        return "demo"
+    return "real" if any(is_mini(model) or model == minilm.NAME for model in result["models"]) else "full"
 
 
 def score_rows(result: dict) -> list[dict[str, str]]:

@@ -64,3 +64,17 @@ def test_variables_are_pinned_unless_another_device_or_precision_is_asked_for(mo
     for words, pinned in ((["--mini"], True), (["--mini", "-p", "DEVICE", "cuda"], False), ([], False)):
         monkeypatch.setattr("sys.argv", ["run_all.py", *words])
         assert run_all.pins(run_all.parse()) == (machine.pins() if pinned else {})
+
+
+@pytest.mark.parametrize(
+    "data, models, kind",
+    [
+        ("mini-complaints-1", ["mini-distilbert-1", "mini-gpt2-1"], "demo"),
+        ("mini-complaints-1", ["minilm"], "demo"),
+        ("complaints", ["minilm", "mini-gpt2-1"], "real"),
+        ("complaints", ["minilm"], "real"),
+        ("BEE-spoke-data/consumer-finance-complaints", ["distilbert-base-uncased", "gpt2"], "full"),
+    ],
+)
+def test_what_a_result_is_of_is_told_by_its_data_and_its_models(data, models, kind):
+    assert publish.kind_of_run({"data": data, "models": models}) == kind
