@@ -6,10 +6,11 @@ from helpers import minilm
 from helpers.sources import is_mini
 from helpers.verdicts import sentence
 
+LINEAR = "tfidf_logreg"
 NAMES = {  # how a sentence calls a baseline
     "majority": "guessing the commonest class",
     "keyword": "the keyword rule",
-    "tfidf_logreg": "the linear model (TF-IDF and logistic regression)",
+    LINEAR: "the linear model (TF-IDF and logistic regression)",
     "distilbert_embedding": "a logistic regression on frozen DistilBERT embeddings",
     "gpt2_embedding": "a logistic regression on frozen GPT-2 embeddings",
     "gpt2_zeroshot": "GPT-2 without any training",
@@ -85,8 +86,11 @@ def advice(result: dict[str, Any]) -> str:
     seconds = result["costs"][adapter]["training, s"]
     if pair["verdict"] == "better":
         points = f"{100 * pair['difference']:.1f} points"
-        return f"Here the adapter is worth its {seconds:,.0f} s of training where {points} of accuracy matter."
-    return f"Here a language model is not shown to be worth its {seconds:,.0f} s of training: take {named(baseline, result)}."
+        return (
+            f"With all labels, the adapter is worth its {seconds:,.0f} s of training where {points} of accuracy matter."
+        )
+    said = f"With all labels, a language model is not shown to be worth its {seconds:,.0f} s of training"
+    return f"{said}: take {named(baseline, result)}."
 
 
 def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any]:
@@ -100,38 +104,49 @@ def sentences(result: dict[str, Any]) -> str:
 
 
 def labels(result: dict[str, Any]) -> str:
-    """Return the sentences on how many labels it takes: the best pretrained way beside the linear model, few labels and many."""
-    text = few_and_many(result, "held_out", "held-out complaints")
-    rule = next((row for row in result["summary"] if (row["set"], row["model"]) == ("held_out", "keyword")), None)
-    if rule:
-        text += f" A keyword rule, written by people who know the task, has {told(rule)} without a label."
-    said = [
-        f"`{about.removesuffix(' on held_out')}` is {words}"
-        for about, words in result["sentences"].items()
-        if "held_out" in about
+    """Return the sentences on how many labels it takes: where pretraining pays, up to where, and what the keyword rule has."""
+    pairs = result["comparisons"]
+    numbers = sorted({pair["labels"] for pair in pairs})
+    better = sorted({pair["labels"] for pair in pairs if pair["set"] == "held_out" and pair["verdict"] == "better"})
+    level = [n for n in numbers if all(p["difference"] < p["margin"] for p in pairs if p["labels"] >= n)]
+    points = f"{100 * pairs[0]['margin']:g} points"
+    pays = f"with {listed(better)} labelled complaints" if better else "with no number of labelled complaints tried"
+    until = f"from {level[0]:,} on no way is" if level else f"up to {numbers[-1]:,} one or another is"
+    sentences = [
+        f"**A pretrained model is better than the linear model {pays}; {until} more than {points} ahead in the mean.**",
+        f"The table has each way's mean accuracy on {result['texts']['held_out']:,} held-out complaints",
     ]
-    text += f" Beside the linear model, {'; '.join(said)}."
-    return (
-        f"{text} {few_and_many(result, 'other', 'complaints from elsewhere')}" if "other" in result["texts"] else text
-    )
-
-
-def few_and_many(result: dict[str, Any], name: str, called: str) -> str:
-    """Return the sentence on the best pretrained way and the linear model on one set, with the fewest labels and with the most."""
-    rows: dict[int, dict[str, dict]] = {}
-    for row in result["summary"]:
-        if row["set"] == name and row["labels"]:
-            rows.setdefault(row["labels"], {})[row["model"]] = row
-    parts = []
-    for number in (min(rows), max(rows)):
-        models = dict(rows[number])
-        linear = models.pop("tfidf_logreg")
-        best = max(models.values(), key=lambda row: row["accuracy"])
-        parts.append(
-            f"with {number:,} labelled complaints the pretrained way that scores highest, `{best['model']}`, has a mean "
-            f"accuracy of {told(best)}, and the linear model {told(linear)}"
+    if "other" in result["texts"]:
+        sentences[-1] += f" and, after the stroke, on {result['texts']['other']:,} from elsewhere"
+    sentences[-1] += f", over draws of the labelled ones; in bold is what is better than `{LINEAR}`, the linear model."
+    if rule := [told(row) for row in result["summary"] if row["model"] == "keyword"]:
+        sentences.append(
+            f"A keyword rule, written by people who know the task, has {' / '.join(rule)} without a label."
         )
-    return f"On {result['texts'][name]:,} {called}, {'; '.join(parts)}."
+    return " ".join(sentences)
+
+
+def listed(numbers: list[int]) -> str:
+    """Return numbers as a sentence lists alternatives: 8, 16 or 1,600."""
+    *rest, last = (f"{number:,}" for number in numbers)
+    return f"{', '.join(rest)} or {last}" if rest else last
+
+
+def label_rows(result: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the mean accuracies by the number of labels, a column a way and in it the sets; bold is better than the linear model."""
+    means: dict[tuple[int, str], list[str]] = {}
+    better = {
+        (pair["set"], pair["labels"], pair["one"]) for pair in result["comparisons"] if pair["verdict"] == "better"
+    }
+    for row in result["summary"]:
+        if row["labels"]:
+            bold = "**" * ((row["set"], row["labels"], row["model"]) in better)
+            means.setdefault((row["labels"], row["model"]), []).append(f"{bold}{row['accuracy']:.3f}{bold}")
+    ways = dict.fromkeys(way for _, way in means)
+    return [
+        {"labelled complaints": f"{number:,}", **{f"`{way}`": " / ".join(means[number, way]) for way in ways}}
+        for number in sorted({number for number, _ in means})
+    ]
 
 
 def told(row: dict[str, Any]) -> str:

@@ -370,25 +370,24 @@ def front_page(results: dict[str, dict], original: dict[str, dict[str, float]]) 
 
 def section(content: dict, kind: str, original: dict[str, dict[str, float]]) -> list[str]:
     """Return the paragraphs about one published result: where it comes from, figures, what came out, the table."""
-    prefix, parts = PUBLISHED[kind][1], []
-    parts.append(provenance(content.get("comparison") or content["labels"]))
+    prefix, parts = PUBLISHED[kind][1], [provenance(content.get("comparison") or content["labels"])]
     if "labels" in content and kind != "demo":
         alt = "Accuracy against the number of labelled complaints, a line with intervals for each way to learn"
         parts += [f"![{alt}](plots/{prefix}labels.png)", findings.labels(content["labels"])]
-    if "comparison" in content:
-        result = content["comparison"]
-        parts.append(findings.sentences(result))
-        if kind == "demo":
-            alt = "Accuracy, precision, recall and F1 of all models on the held-out complaints, coloured by method, a dot a seed"
-            parts.append(f"![{alt}](plots/{prefix}{FIGURE})")
-        parts.append(table(front_rows(result, original), markdown=True))
-        note = (
-            "An interval covers the draw of the held-out complaints and, where there are several, of the seeds. It does not "
-            "cover the draw of the training set, which all share."
-        )
-        study = " *On the test set* is for comparison with the original study, which had another split."
-        parts.append(note + study * (kind != "demo"))
-    return parts
+        parts.append(table(findings.label_rows(content["labels"]), markdown=True))
+    if "comparison" not in content:
+        return parts
+    result = content["comparison"]
+    rows = table(front_rows(result, original), markdown=True)
+    if kind == "demo":
+        alt = "Accuracy, precision, recall and F1 of all models on the held-out complaints, coloured by method, a dot a seed"
+        return [f"{parts[0]} {findings.sentences(result)}", f"![{alt}](plots/{prefix}{FIGURE})", rows]
+    note = (
+        "An interval covers the draw of the held-out complaints and, where there are several, of the seeds. It does not "
+        "cover the draw of the training set, which all share. *On the test set* is for comparison with the original study, "
+        "which had another split."
+    )
+    return [*parts, findings.sentences(result), rows, note]
 
 
 def with_results(text: str, results: dict[str, dict], original: dict[str, dict[str, float]]) -> str:

@@ -104,13 +104,38 @@ def test_the_published_result_can_be_told_in_sentences():
     assert f"{published['held_out']:,}" in text and published["picked"]["adapter"] in text and text.count(".") > 3
 
 
-def test_of_the_labels_complaints_from_elsewhere_are_told_where_there_are_any():
-    published = json.loads((ROOT / "results/offline_demo.json").read_text())["labels"]
-    before = findings.labels(published)
-    elsewhere = [row | {"set": "other", "accuracy": 0.5} for row in published["summary"]]
-    more = {"texts": published["texts"] | {"other": 77}, "summary": published["summary"] + elsewhere}
-    after = findings.labels(published | more)
-    assert (
-        after.startswith(f"{before} On 77 complaints from elsewhere, with 8 labelled complaints") and "0.500" in after
-    )
-    assert "elsewhere" not in before
+def label_curve(*rows):
+    """Return a result of the labels from rows of set, number, the linear model's and the head's accuracy, verdict."""
+    summary, pairs = [], []
+    for name, number, linear, head, verdict in rows:
+        for model, value in (("tfidf_logreg", linear), ("head", head)):
+            summary.append({"set": name, "model": model, "labels": number, "accuracy": value, "interval": [0, 1]})
+        pair = {"set": name, "labels": number, "one": "head", "verdict": verdict}
+        pairs.append(pair | {"difference": head - linear, "margin": 0.02})
+    summary.append({"set": "held_out", "model": "keyword", "labels": 0, "accuracy": 0.9, "interval": [0.8, 0.95]})
+    texts = {"held_out": 200} | ({"other": 77} if any(row[0] == "other" for row in rows) else {})
+    return {"summary": summary, "comparisons": pairs, "texts": texts}
+
+
+FEW, SOME = ("held_out", 8, 0.7, 0.8, "better"), ("held_out", 32, 0.8, 0.85, "undecided")
+MANY = ("held_out", 1600, 0.95, 0.96, "equivalent within the margin")
+
+
+def test_of_the_labels_it_is_told_where_pretraining_pays_and_from_where_on_it_does_not():
+    text = findings.labels(label_curve(FEW, SOME, MANY))
+    assert "better than the linear model with 8 labelled complaints; from 1,600 on no way is more than 2 points" in text
+    assert "on 200 held-out complaints, over draws" in text and "has 0.900 (0.800 to 0.950) without a label" in text
+    ahead = findings.labels(label_curve(FEW, SOME))
+    assert "up to 32 one or another is more than 2 points ahead" in ahead
+    level = findings.labels(label_curve(MANY))
+    assert "with no number of labelled complaints tried; from 1,600 on" in level
+
+
+def test_the_table_of_labels_has_a_number_a_row_and_what_is_better_in_bold():
+    elsewhere = ("other", 8, 0.6, 0.75, "undecided")
+    rows = findings.label_rows(label_curve(FEW, MANY, elsewhere))
+    assert rows == [
+        {"labelled complaints": "8", "`tfidf_logreg`": "0.700 / 0.600", "`head`": "**0.800** / 0.750"},
+        {"labelled complaints": "1,600", "`tfidf_logreg`": "0.950", "`head`": "0.960"},
+    ]
+    assert "after the stroke, on 77 from elsewhere" in findings.labels(label_curve(FEW, elsewhere))

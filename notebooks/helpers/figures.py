@@ -51,10 +51,20 @@ WAYS = {  # how the lines of the ways to learn from labels look
 }
 
 
-def reach(values: pd.Series, ranges: pd.Series) -> np.ndarray:
-    """Return how far the intervals reach below and above the values, shape (2, values), as errorbar takes it."""
-    low, high = np.array(ranges.tolist()).T
+def reach(values: float | pd.Series, ranges: Sequence) -> np.ndarray:
+    """Return how far the intervals, (low, high) each, reach below and above the values, as errorbar takes it: (2, values).
+
+    Never below zero: rounding may put the end of an interval a hair on the value's other side.
+    """
+    low, high = np.array(list(ranges), float).reshape(-1, 2).T
     return np.clip([values - low, high - values], 0, None).astype(float)
+
+
+def name_beside(axes: plt.Axes, name: str, point: tuple[float, float], height: float, colour: str) -> None:
+    """Write a name to the right of the axes, at a height from 0 to 1, and draw a thin line from it to its point."""
+    line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4, "relpos": (0, 0.5)}
+    place = {"xytext": (1.05, height), "textcoords": "axes fraction", "va": "center"}
+    axes.annotate(name, point, **place, fontsize=9, color=colour, arrowprops=line)
 
 
 def draw_scores(seeds: pd.DataFrame, method: pd.Series, metrics: Sequence[str], panels: Sequence[plt.Axes]) -> None:
@@ -90,7 +100,7 @@ def draw_accuracy(table: pd.DataFrame, seeds: pd.Series, lines: dict[str, float]
             axes.plot(least + 0.002, place, marker="<", color=colour, linestyle="none")
             axes.text(least + 0.006, place, f"{row['accuracy']:.2f}", va="center", fontsize=9)
             continue
-        error = reach(pd.Series([row["accuracy"]]), pd.Series([row["interval"]]))
+        error = reach(row["accuracy"], row["interval"])
         axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3)
         if len(seeds[name]) > 1:
             axes.plot(seeds[name], [place + 0.25] * len(seeds[name]), ".", color=colour, markersize=5)
@@ -124,11 +134,9 @@ def draw_forest(comparisons: pd.DataFrame, margin: float, axes: plt.Axes) -> Non
             linewidth=7,
             label=labels["these models"] if first else None,
         )
-        difference = 100 * row["difference"]
-        error = np.clip([[difference - 100 * row["low"]], [100 * row["high"] - difference]], 0, None)
-        axes.errorbar(
-            difference, place, xerr=error, fmt="o", color="C0", capsize=3, label=labels["interval"] if first else None
-        )
+        error = 100 * reach(row["difference"], (row["low"], row["high"]))
+        label = labels["interval"] if first else None
+        axes.errorbar(100 * row["difference"], place, xerr=error, fmt="o", color="C0", capsize=3, label=label)
     axes.set(xlabel="difference in accuracy, points", ylim=(len(comparisons) - 0.4, -0.6))
     axes.set_yticks(range(len(comparisons)), comparisons["one"] + " − " + comparisons["other"])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False, fontsize=9)
@@ -148,11 +156,7 @@ def draw_against(cost: pd.Series, table: pd.DataFrame, baseline: str, axes: plt.
         colour = METHODS[chosen.loc[name, "method"]] if name in chosen.index else "grey"
         if name in chosen.index:
             axes.errorbar(*point, yerr=error[:, [place]], fmt="o", color=colour, capsize=3)
-        beside = (1.04, (place + 0.5) / len(names))  # evenly, so that no name covers another
-        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4}
-        axes.annotate(
-            name, point, beside, textcoords="axes fraction", va="center", fontsize=9, color=colour, arrowprops=leader
-        )
+        name_beside(axes, name, point, (place + 0.5) / len(names), colour)  # evenly, so that no name covers another
     axes.set(xlabel=cost.name, xscale="log", xlim=(cost.min() / 2, cost.max() * 2))
     if cost.max() < 100 * cost.min():
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if cost.max() > 10 * cost.min() else (1, 2, 5)))
@@ -186,20 +190,8 @@ def draw_label_curve(summary: pd.DataFrame, axes: plt.Axes) -> None:
     low, high = axes.get_ylim()
     middle = (np.mean([end for _, end in ends.values()]) - low) / (high - low)
     lowest = min(middle - 0.04 * (len(order) - 1), 0.97 - 0.08 * (len(order) - 1))
-    for place, name in enumerate(order):
-        beside = (1.04, lowest + 0.08 * place)  # around the lines' ends, evenly, so that no name covers another
-        colour = WAYS[name]["color"]
-        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 3}
-        axes.annotate(
-            name,
-            ends[name],
-            beside,
-            textcoords="axes fraction",
-            va="center",
-            fontsize=9,
-            color=colour,
-            arrowprops=leader,
-        )
+    for place, name in enumerate(order):  # around the lines' ends, evenly, so that no name covers another
+        name_beside(axes, name, ends[name], lowest + 0.08 * place, WAYS[name]["color"])
 
 
 def draw_reliability(labels: np.ndarray, probability: np.ndarray, name: str, axes: plt.Axes, bins: int) -> None:
@@ -208,8 +200,6 @@ def draw_reliability(labels: np.ndarray, probability: np.ndarray, name: str, axe
     for part in np.array_split(order, bins):
         low, high = proportion_confint(labels[part].sum(), len(part), method="wilson")
         share, mean = labels[part].mean(), probability[part].mean()
-        axes.errorbar(
-            mean, share, yerr=np.clip([[share - low], [high - share]], 0, None), fmt="o", color="C0", capsize=3
-        )
+        axes.errorbar(mean, share, yerr=reach(share, (low, high)), fmt="o", color="C0", capsize=3)
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     axes.set(title=name, xlabel="mean probability of class 1", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
