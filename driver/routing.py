@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -215,14 +216,24 @@ def sole_writer(folder: Path, out: Path) -> Iterator[None]:
         raise Refused(f"another run is writing {out}. Wait for it, or give another --out.") from None
 
 
-def join(made: list[Path], labels: list[str], options: argparse.Namespace) -> None:
-    """Route the parts and write them as one file, whole or not at all; in a CSV no cell starts like a formula."""
-    routed = (route(pd.read_parquet(part), labels, options) for part in made)
+def write(made: list[Path], labels: list[str], options: argparse.Namespace) -> Counter:
+    """Route the parts, write them as one file, whole or not at all, and return what they hold, as `count` counts it.
+
+    In a CSV no cell starts like a formula.
+    """
+    found: Counter = Counter()
+
+    def routed() -> Iterator[pd.DataFrame]:
+        for part in made:
+            scores = pd.read_parquet(part)
+            rows = route(scores, labels, options)
+            found.update(count(rows, scores["truth"], labels))
+            yield rows
 
     def as_csv(path: Path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             file.write(",".join(COLUMNS) + "\n")
-            for rows in routed:
+            for rows in routed():
                 text = rows.select_dtypes(exclude="number").columns
                 rows[text] = rows[text].map(lambda cell: f"'{cell}" if str(cell).startswith(FORMULA) else cell)
                 rows.to_csv(file, index=False, header=False)
@@ -231,48 +242,46 @@ def join(made: list[Path], labels: list[str], options: argparse.Namespace) -> No
         numbers = ("probability", "distance")
         schema = pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in COLUMNS])
         with pq.ParquetWriter(path, schema) as writer:
-            for rows in routed:
+            for rows in routed():
                 writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
 
     write_whole(options.out, as_csv if options.out.suffix == ".csv" else as_parquet)
+    return found
 
 
-def summary(made: list[Path], labels: list[str], options: argparse.Namespace) -> list[str]:
+def count(rows: pd.DataFrame, truth: pd.Series, labels: list[str]) -> dict[Any, int]:
+    """Return how many rows a part has: of each route and why, by what other thresholds would route, and by the file's own labels."""
+    to_desk, alike = rows["why"] == "", rows["why"].isin(["", "not confident"])
+    ours, other = truth.isin([0, 1]) & rows["product"].notna(), truth == OTHER
+    right = ours & (rows["product"] == truth.map(dict(enumerate(labels))))
+    found: dict[Any, Any] = {
+        "rows": len(rows),
+        "ours": ours,
+        "right": right,
+        "other": other,
+        "other to a desk": other & to_desk,
+    }
+    found |= {"ours to a desk": ours & to_desk, "right to a desk": right & to_desk}
+    found |= {threshold: alike & (rows["probability"] >= threshold) for threshold in SHOWN}
+    return rows.groupby(["route", "why"]).size().to_dict() | {name: int(np.sum(each)) for name, each in found.items()}
+
+
+def summary(found: Counter) -> list[str]:
     """Return what came of it in lines: rows by route, other thresholds, and, where the file tells products, what is right."""
-    routes: dict[str, int] = {}
-    right = sure_right = routed = known = others = others_routed = number = 0
-    would = dict.fromkeys(SHOWN, 0)
-    for part in made:
-        scores = pd.read_parquet(part)
-        rows = route(scores, labels, options).assign(truth=scores["truth"])
-        number += len(rows)
-        for threshold in SHOWN:
-            would[threshold] += int(((rows["probability"] >= threshold) & (rows["distance"] <= 1)).sum())
-        for key, count in (
-            (rows["route"] + rows["why"].map(lambda why: f", {why}" if why else "")).value_counts().items()
-        ):
-            routes[key] = routes.get(key, 0) + int(count)
-        to_desk = rows["why"] == ""
-        others += int((rows["truth"] == OTHER).sum())
-        others_routed += int(((rows["truth"] == OTHER) & to_desk).sum())
-        ours = rows[rows["truth"].isin([0, 1]) & rows["product"].notna()]
-        correct = ours["product"] == ours["truth"].map(dict(enumerate(labels)))
-        known, right = known + len(ours), right + int(correct.sum())
-        routed += int((ours["why"] == "").sum())
-        sure_right += int((correct & (ours["why"] == "")).sum())
-    ordered = sorted(routes.items(), key=lambda item: -item[1])
-    lines = [f"{count:10,} ({count / number:4.0%})  to {route}" for route, count in ordered]
+    number, known, routed, others = (found[name] for name in ("rows", "ours", "ours to a desk", "other"))
+    routes = [(key, rows) for key, rows in found.most_common() if isinstance(key, tuple)]
+    lines = [f"{rows:10,} ({rows / number:4.0%})  to {', '.join(filter(None, key))}" for key, rows in routes]
     if number:
-        shares = ", ".join(f"{count / number:.0%} at {threshold:g}" for threshold, count in would.items())
+        shares = ", ".join(f"{found[threshold] / number:.0%} at {threshold:g}" for threshold in SHOWN)
         lines.append(f"Without a person would go, by --at-least: {shares}.")
     if known:
-        lines.append(f"Of the rows of both products, {scored('all', right, known)}.")
-        if routed:
-            lines.append(
-                f"Routed without a person: {routed / known:.1%} of them; {scored('their', sure_right, routed)}."
-            )
+        lines.append(f"Of the rows of both products, {scored('all', found['right'], known)}.")
+    if routed:
+        told = scored("their", found["right to a desk"], routed)
+        lines.append(f"Routed without a person: {routed / known:.1%} of them; {told}.")
     if others:
-        lines.append(f"Of {others:,} rows about other products, {others_routed / others:.1%} were routed to a desk.")
+        share = found["other to a desk"] / others
+        lines.append(f"Of {others:,} rows about other products, {share:.1%} were routed to a desk.")
     return lines
 
 
@@ -305,7 +314,6 @@ def run(options: argparse.Namespace) -> None:
             if not any(folder.glob("[0-9]*.parquet")):
                 shutil.rmtree(folder)
             raise
-        join(made, trained.facts["labels"], options)
-        print("\n".join(summary(made, trained.facts["labels"], options)))
+        print("\n".join(summary(write(made, trained.facts["labels"], options))))
     shutil.rmtree(folder)
     print(f"Written: {options.out}")

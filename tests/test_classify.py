@@ -95,7 +95,7 @@ def test_what_is_scored_is_not_scored_again_and_another_setting_starts_anew(mode
     monkeypatch.setattr(
         routing.Trained, "answers", lambda self, texts, c: scored.append(len(texts)) or answers(self, texts, c)
     )
-    monkeypatch.setattr(routing, "join", lambda *_: 1 / 0)
+    monkeypatch.setattr(routing, "write", lambda *_: 1 / 0)
     given = options(model, tmp_path / "rows.parquet", tmp_path / "out.csv")
     for expected in ([490, 490, 245], []):
         with pytest.raises(ZeroDivisionError):

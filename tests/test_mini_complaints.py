@@ -27,7 +27,7 @@ RAW_COLUMNS = (
     "Company, State, ZIP code, Tags, Consumer consent provided?, Submitted via, Date sent to company, "
     "Company response to consumer, Timely response?, Consumer disputed?, Complaint ID"
 )
-TRAINING, VALIDATION, HELD_OUT = 1600, 400, 1500  # rows that 01 and 02 draw, of both classes together
+TRAINING, VALIDATION, HELD_OUT = 960, 240, 1500  # rows that 01 and 02 draw, of both classes together
 
 
 @pytest.fixture(scope="module")
