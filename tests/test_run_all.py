@@ -508,10 +508,28 @@ display({"application/vnd.jupyter.widget-view+json": {"model_id": 1}, "text/plai
 """
 
 
-def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
+SAVE = ("--save", "--controls", "--labels", "1")
+
+
+@pytest.fixture(scope="module")
+def all_ran(finished, tmp_path_factory):
+    """The finished project, with the stages that --save wants and a series leaves out."""
+    copy = finished.copy_to(tmp_path_factory.mktemp("all") / "toy")
+    assert copy.run(*SAVE[1:]).returncode == 0
+    return copy
+
+
+@pytest.fixture
+def savable(all_ran, tmp_path):
+    """A copy of it, to change and save."""
+    return all_ran.copy_to(tmp_path / "toy")
+
+
+def test_save_writes_clean_outputs_and_everything_stays_up_to_date(savable):
+    project = savable
     project.add("03_distilbert_lora", NOISY.strip())
     before = {name: nbformat.read(project.path(name), 4) for name in ALL}
-    saved = project.run("--save", "--controls", "--labels", "1")
+    saved = project.run(*SAVE)
     assert saved.returncode == 0 and "Saved 19 files: results/offline_demo.json, README.md" in saved.stdout, (
         saved.stderr
     )
@@ -532,7 +550,7 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
     assert page.cells[1].outputs[0].text == "The outputs come from a run with these.\n"
     assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
-    assert ran(project.run("--save", "--controls", "--labels", "1").stdout) == []
+    assert ran(project.run(*SAVE).stdout) == []
     front = (project.folder / "README.md").read_text()
     assert "| `toy` |" in front and "**the offline demo**" in front and front.endswith("The end.")
     saved = json.loads((project.folder / "results/offline_demo.json").read_text())
@@ -542,10 +560,10 @@ def test_save_writes_clean_outputs_and_everything_stays_up_to_date(project):
     assert {path.name for path in (project.folder / "plots").iterdir()} == published
 
 
-def test_save_keeps_words_edited_after_the_run(project):
-    project.edit("02_test_data", "Better words.", cell=2)
-    assert project.run("--save", "--controls", "--labels", "1").returncode == 0
-    assert "Better words." in project.path("02_test_data").read_text()
+def test_save_keeps_words_edited_after_the_run(savable):
+    savable.edit("02_test_data", "Better words.", cell=2)
+    assert savable.run(*SAVE).returncode == 0
+    assert "Better words." in savable.path("02_test_data").read_text()
 
 
 UNFIT = {
@@ -556,17 +574,17 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("code, words", UNFIT.values(), ids=UNFIT)
-def test_save_refuses_what_is_unfit_to_share_and_writes_none(project, code, words):
-    project.add("05_gpt2_qlora", code)
-    before = {name: project.path(name).read_bytes() for name in NAMES}
-    refused = project.run("--save", "--controls", "--labels", "1")
-    assert refused.returncode == 2 and "05_gpt2_qlora.ipynb" in refused.stderr and words in refused.stderr
-    assert {name: project.path(name).read_bytes() for name in NAMES} == before
+def test_save_refuses_what_is_unfit_to_share_and_writes_none(savable, code, words):
+    savable.add("appendix_use", code)
+    before = {name: savable.path(name).read_bytes() for name in ALL}
+    refused = savable.run(*SAVE)
+    assert refused.returncode == 2 and "appendix_use.ipynb" in refused.stderr and words in refused.stderr
+    assert {name: savable.path(name).read_bytes() for name in ALL} == before
 
 
-def test_save_wants_all_of_them(fresh):
-    refused = fresh.run("--save", "--controls", "--only", "01_data")
+def test_save_wants_all_of_them(project):
+    refused = project.run("--save", "--controls", "--only", "01_data")
     assert refused.returncode == 2 and "neither is among 01_data" in refused.stderr
-    refused = fresh.run("--save")
+    refused = project.run("--save")
     assert refused.returncode == 2 and "appendix_labels did not run. Add --controls --labels" in refused.stderr
-    assert fresh.run("--mini", "--save").returncode == 2  # at once
+    assert project.run("--mini", "--save").returncode == 2  # at once
