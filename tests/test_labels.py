@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import MINI
+from conftest import MINI, run_mini
 from toy import NAMES, ran
 from toy_models import CPU, some_letters, tiny_distilbert
 
@@ -125,23 +124,19 @@ def test_labels_run_where_they_are_asked_for_and_a_further_draw_alone_is_new(pro
 # --- for real ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def copied(mini_out, tmp_path_factory):
-    """Return a folder in which 01 and 02 have run."""
-    out = tmp_path_factory.mktemp("labels") / "mini"
-    shutil.copytree(mini_out, out, ignore=shutil.ignore_patterns("models", "site"))
-    return out
-
-
+FEW = ["-p", "TRAIN_ROWS", "40", "-p", "TEST_ROWS", "40", "-p", "MORE_ROWS", "10", "-p", "MAX_TOKENS", "64"]
 COMMAND = ["--only", LABELS, "--labels", "1", "-p", "LABELS", "[8]"]
 
 
 @pytest.fixture(scope="module")
-def interrupted(copied):
+def interrupted(tmp_path_factory):
     """Return the folder after the draw was killed in its last training and the same command went on, and what was kept then."""
-    command = [*MINI, "--out", copied, *COMMAND]
-    rows = copied / f"draws/0/{OWN_DRAWS}"
-    with open(copied / "log", "w") as log:
+    out = tmp_path_factory.mktemp("labels") / "mini"
+    made = run_mini(out, "--only", "01_data", "02_test_data", *FEW)
+    assert made.returncode == 0, made.stdout[-2000:] + made.stderr
+    command = [*MINI, "--out", out, *COMMAND]
+    rows = out / f"draws/0/{OWN_DRAWS}"
+    with open(out / "log", "w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         until = time.monotonic() + 600
         while len(read_lines(rows)) < 4 and run.poll() is None and time.monotonic() < until:
@@ -151,7 +146,7 @@ def interrupted(copied):
     kept = rows.read_bytes()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    return copied, kept
+    return out, kept
 
 
 @pytest.mark.slow
