@@ -30,7 +30,7 @@ from helpers.scores import logits
 from helpers.sources import ID, PRODUCT, is_mini, read
 
 # oneDNN keeps a kernel for every shape of a batch, by default a thousand of them: 300 MB after some ten thousand rows
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4")
 
 PART = 500  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
 PERSON = "a person"
