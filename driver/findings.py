@@ -132,23 +132,6 @@ def listed(numbers: list[int]) -> str:
     return f"{', '.join(rest)} or {last}" if rest else last
 
 
-def label_rows(result: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the mean accuracies by the number of labels, a column a way and in it the sets; bold is better than the linear model."""
-    means: dict[tuple[int, str], list[str]] = {}
-    better = {
-        (pair["set"], pair["labels"], pair["one"]) for pair in result["comparisons"] if pair["verdict"] == "better"
-    }
-    for row in result["summary"]:
-        if row["labels"]:
-            bold = "**" * ((row["set"], row["labels"], row["model"]) in better)
-            means.setdefault((row["labels"], row["model"]), []).append(f"{bold}{row['accuracy']:.3f}{bold}")
-    ways = dict.fromkeys(way for _, way in means)
-    return [
-        {"labelled complaints": f"{number:,}", **{f"`{way}`": " / ".join(means[number, way]) for way in ways}}
-        for number in sorted({number for number, _ in means})
-    ]
-
-
 def told(row: dict[str, Any]) -> str:
     """Return an accuracy with its 95 % interval: 0.961 (0.940 to 0.975)."""
     low, high = row["interval"]

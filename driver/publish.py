@@ -109,6 +109,23 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
     return rows
 
 
+def label_rows(result: dict) -> list[dict[str, str]]:
+    """Return the mean accuracies by the number of labels, a column a way and in it the sets; bold is better than the linear model."""
+    means: dict[tuple[int, str], list[str]] = {}
+    better = {
+        (pair["set"], pair["labels"], pair["one"]) for pair in result["comparisons"] if pair["verdict"] == "better"
+    }
+    for row in result["summary"]:
+        if row["labels"]:
+            bold = "**" * ((row["set"], row["labels"], row["model"]) in better)
+            means.setdefault((row["labels"], row["model"]), []).append(f"{bold}{row['accuracy']:.3f}{bold}")
+    ways = dict.fromkeys(way for _, way in means)
+    return [
+        {"labelled complaints": f"{number:,}", **{f"`{way}`": " / ".join(means[number, way]) for way in ways}}
+        for number in sorted({number for number, _ in means})
+    ]
+
+
 def seeds(result: dict) -> str:
     """Return over how many seeds each model was trained: 1 seed, 10 seeds."""
     number = max(row["seeds"] for row in result["table"])
@@ -374,7 +391,7 @@ def section(content: dict, kind: str, original: dict[str, dict[str, float]]) -> 
     if "labels" in content and kind != "demo":
         alt = "Accuracy against the number of labelled complaints, a line with intervals for each way to learn"
         parts += [f"![{alt}](plots/{prefix}labels.png)", findings.labels(content["labels"])]
-        parts.append(table(findings.label_rows(content["labels"]), markdown=True))
+        parts.append(table(label_rows(content["labels"]), markdown=True))
     if "comparison" not in content:
         return parts
     result = content["comparison"]

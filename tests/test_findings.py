@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from driver import findings
+from driver import findings, publish
 from helpers.verdicts import SAID, VERDICTS, sentence
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +133,7 @@ def test_of_the_labels_it_is_told_where_pretraining_pays_and_from_where_on_it_do
 
 def test_the_table_of_labels_has_a_number_a_row_and_what_is_better_in_bold():
     elsewhere = ("other", 8, 0.6, 0.75, "undecided")
-    rows = findings.label_rows(label_curve(FEW, MANY, elsewhere))
+    rows = publish.label_rows(label_curve(FEW, MANY, elsewhere))
     assert rows == [
         {"labelled complaints": "8", "`tfidf_logreg`": "0.700 / 0.600", "`head`": "**0.800** / 0.750"},
         {"labelled complaints": "1,600", "`tfidf_logreg`": "0.950", "`head`": "0.960"},

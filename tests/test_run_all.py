@@ -526,38 +526,37 @@ def savable(all_ran, tmp_path):
 
 
 def test_save_writes_clean_outputs_and_everything_stays_up_to_date(savable):
-    project = savable
-    project.add("03_distilbert_lora", NOISY.strip())
-    before = {name: nbformat.read(project.path(name), 4) for name in ALL}
-    saved = project.run(*SAVE)
+    savable.add("03_distilbert_lora", NOISY.strip())
+    before = {name: nbformat.read(savable.path(name), 4) for name in ALL}
+    saved = savable.run(*SAVE)
     assert saved.returncode == 0 and "Saved 19 files: results/offline_demo.json, README.md" in saved.stdout, (
         saved.stderr
     )
     for name in ALL:
-        page = nbformat.read(project.path(name), 4)
+        page = nbformat.read(savable.path(name), 4)
         nbformat.validate(page)
         assert [cell.source for cell in page.cells] == [cell.source for cell in before[name].cells]
         assert page.metadata == before[name].metadata and page.cells[1].metadata.tags == ["parameters"]
         code = [cell for cell in page.cells if cell.cell_type == "code"]
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-        assert "papermill" not in project.path(name).read_text()
-        assert project.path(name).read_text() == nbformat.writes(page) + "\n"
-    front_page = (project.folder / "README.md").read_text()
+        assert "papermill" not in savable.path(name).read_text()
+        assert savable.path(name).read_text() == nbformat.writes(page) + "\n"
+    front_page = (savable.folder / "README.md").read_text()
     assert "0.780 (0.780 to 0.780) |" in front_page and front_page.endswith("The end.")
     assert "On 1 held-out complaints the adapter (the LoRA weights) that scores best on validation, `toy`" in front_page
-    assert (project.folder / "plots/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
-    page = nbformat.read(project.path("03_distilbert_lora"), 4)
+    assert (savable.folder / "plots/barplot_perfmetrics.png").read_bytes().startswith(b"\x89PNG")
+    page = nbformat.read(savable.path("03_distilbert_lora"), 4)
     assert [output.get("text") for output in page.cells[4].outputs] == ["shown\n"]
     assert page.cells[1].outputs[0].text == "The outputs come from a run with these.\n"
     assert page.cells[-1].outputs[0].execution_count == page.cells[-1].execution_count
-    assert ran(project.run(*SAVE).stdout) == []
-    front = (project.folder / "README.md").read_text()
+    assert ran(savable.run(*SAVE).stdout) == []
+    front = (savable.folder / "README.md").read_text()
     assert "| `toy` |" in front and "**the offline demo**" in front and front.endswith("The end.")
-    saved = json.loads((project.folder / "results/offline_demo.json").read_text())
-    made = {name: json.loads((project.out / f"results/{name}.json").read_text()) for name in publish.SECTIONS}
+    saved = json.loads((savable.folder / "results/offline_demo.json").read_text())
+    made = {name: json.loads((savable.out / f"results/{name}.json").read_text()) for name in publish.SECTIONS}
     assert saved == {publish.SECTIONS[name]: content for name, content in made.items()}
     published = {name for figures in publish.FIGURES.values() for name in figures.values()}
-    assert {path.name for path in (project.folder / "plots").iterdir()} == published
+    assert {path.name for path in (savable.folder / "plots").iterdir()} == published
 
 
 def test_save_keeps_words_edited_after_the_run(savable):
