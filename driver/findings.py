@@ -1,4 +1,4 @@
-"""What a run found, in sentences made from its results: which model is worth it, quality, and cost."""
+"""What a run found, in sentences made from its results: which model is worth it, its quality, and how many labels it takes."""
 
 from typing import Any
 
@@ -56,29 +56,6 @@ def quality(result: dict[str, Any]) -> str:
     )
 
 
-def cost(result: dict[str, Any]) -> str:
-    """Return the sentences on what LoRA and 4 bits save, and whether the quality holds; without controls, on 4 bits alone."""
-    parts = []
-    for model in ("distilbert", "gpt2"):
-        lora, full, head = (f"{model}_{method}" for method in ("lora", "full", "head"))
-        pair = comparison(result, lora, full)
-        if pair["verdict"] != "not run":
-            share = ratio(result, lora, full, "trainable parameters")
-            times = ratio(result, lora, full, "training, s")
-            one = f"{named(lora, result)} trains {100 * share:.0f} % of the parameters of full fine-tuning in {times:.1f} times its time and"
-            parts.append(sentence(pair, one, "it"))
-            parts.append(sentence(comparison(result, lora, head), "it", "the new head trained alone"))
-    pair = comparison(result, "gpt2_qlora", "gpt2_lora")
-    said = sentence(pair, f"in 4 bits, {named('gpt2_qlora', result)}", named("gpt2_lora", result))
-    parts.append(f"{said}, in {ratio(result, 'gpt2_qlora', 'gpt2_lora', 'training, s'):.1f} times its time")
-    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
-
-
-def ratio(result: dict[str, Any], one: str, other: str, cost: str) -> float:
-    """Return how many times as much of a cost one model has as the other."""
-    return result["costs"][one][cost] / result["costs"][other][cost]
-
-
 def advice(result: dict[str, Any]) -> str:
     """Return the sentence on which model is worth it here."""
     adapter, baseline = (result["picked"][side] for side in ("adapter", "baseline"))
@@ -100,7 +77,7 @@ def comparison(result: dict[str, Any], one: str, other: str) -> dict[str, Any]:
 
 def sentences(result: dict[str, Any]) -> str:
     """Return the sentences on what a run found, the answer first and in bold."""
-    return " ".join([f"**{advice(result)}**", quality(result), cost(result)])
+    return f"**{advice(result)}** {quality(result)}"
 
 
 def labels(result: dict[str, Any]) -> str:

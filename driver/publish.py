@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -77,23 +78,20 @@ def score_rows(result: dict) -> list[dict[str, str]]:
 
 
 def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict[str, str]]:
-    """Return the front page's table, with costs and the study's scores: no trained heads, no baseline below the keyword rule,
-    and of the demo only the adapters and two baselines.
+    """Return the front page's table, with costs and the study's scores: no trained heads, no baseline below the keyword rule.
 
     A miniature has its size in its cell, and minilm, which is no DistilBERT, has no score of the study beside it.
     """
     least = next((row["accuracy"] for row in result["table"] if row["name"] == "keyword"), 0)
     rows = []
-    real = kind_of_run(result) != "demo"  # the study's scores say nothing beside those of invented complaints
     for row in result["table"]:
         name = row["name"]
-        weak = row["method"] == "head" or (row["method"] == "baseline" and row["accuracy"] < least)
-        if weak or (not real and (row["method"] == "full" or name.endswith("_embedding"))):
+        if row["method"] == "head" or (row["method"] == "baseline" and row["accuracy"] < least):
             continue
         cost = result["costs"][name]
         trained, seconds = cost.get("trainable parameters"), cost.get("training, s")
         base = findings.base_of(row["model"], result)
-        study = original.get(name) if real and base != minilm.NAME else None
+        study = original.get(name) if base != minilm.NAME else None
         size = f", a miniature of {cost['weights'] / 1e6:.1f} M parameters" if study and is_mini(base) else ""
         rows.append(
             {
@@ -102,8 +100,34 @@ def front_rows(result: dict, original: dict[str, dict[str, float]]) -> list[dict
                 "training, s": f"{seconds:,.0f}" if seconds else "",
                 f"accuracy on {result['held_out']:,} held-out, mean over {seeds(result)} (95 %)": findings.told(row),
                 "sd over seeds": f"{row['sd']:.3f}" if row["sd"] is not None else "",
-                "on the test set": f"{row['test']:.3f}" if real else "",
+                "on the test set": f"{row['test']:.3f}",
                 "original study": f"{study['accuracy']:.3f}" if study else "",
+            }
+        )
+    return rows
+
+
+def verdict_rows(result: dict) -> list[dict[str, str]]:
+    """Return the declared comparisons that were run, with what the first model of each costs beside the other."""
+    rows = []
+    for pair in (pair for pair in result["comparisons"] if pair["verdict"] != "not run"):
+        names = (pair["one"], pair["other"])
+        points = [f"{100 * pair[each]:+.1f}" for each in ("difference", "low", "high")]
+        one, other = (result["costs"][name] for name in names)
+        share, times = (
+            (one[cost] or 0) / (other[cost] or math.inf) for cost in ("trainable parameters", "training, s")
+        )
+        rows.append(
+            {
+                "comparison": " − ".join(f"`{findings.shown(name, result)}`" for name in names),
+                "accuracy, points (90 %)": f"{points[0]} ({points[1]} to {points[2]})",
+                "verdict": pair["verdict"],
+                "trained parameters, beside the other's": ""
+                if not share
+                else f"{share:,.0f} ×"
+                if share > 1
+                else f"{100 * share:.0f} %",
+                "training time, beside the other's": f"{times:.1f} ×" if times else "",
             }
         )
     return rows
@@ -144,7 +168,8 @@ def show_results(out: Path, root: Path, compare: bool) -> None:
 def first_text(path: Path) -> str:
     """Return what the first page says of a result: where it comes from, what came out, the table."""
     result = read(path)
-    return f"{provenance(result)}\n\n{findings.sentences(result)}\n\n{table(score_rows(result), markdown=True)}"
+    tables = [table(rows, markdown=True) for rows in (verdict_rows(result), score_rows(result))]
+    return "\n\n".join([provenance(result), findings.sentences(result), *tables])
 
 
 def write_site(out: Path, root: Path) -> Path:
@@ -381,7 +406,7 @@ def front_page(results: dict[str, dict], original: dict[str, dict[str, float]]) 
             "The full study, with the public DistilBERT and GPT-2 on a CUDA card, is **not yet run**; "
             "[how to run it and send the result](CONTRIBUTING.md#the-full-study)."
         )
-    parts += ["### The offline demo", *section(results["demo"], "demo", original)]
+    parts += section(results["demo"], "demo", original)
     return "\n\n".join(parts)
 
 
@@ -392,19 +417,23 @@ def section(content: dict, kind: str, original: dict[str, dict[str, float]]) -> 
         alt = "Accuracy against the number of labelled complaints, a line with intervals for each way to learn"
         parts += [f"![{alt}](plots/{prefix}labels.png)", findings.labels(content["labels"])]
         parts.append(table(label_rows(content["labels"]), markdown=True))
+    if kind == "demo":
+        alt = "Accuracy, precision, recall and F1 of all models on the held-out complaints, coloured by method, a dot a seed"
+        told = f"A run of your own is compared with them ([all of them](results/{PUBLISHED[kind][0]}))."
+        return [f"{parts[0]} {told}", f"![{alt}](plots/{prefix}{FIGURE})"]
     if "comparison" not in content:
         return parts
     result = content["comparison"]
-    rows = table(front_rows(result, original), markdown=True)
-    if kind == "demo":
-        alt = "Accuracy, precision, recall and F1 of all models on the held-out complaints, coloured by method, a dot a seed"
-        return [f"{parts[0]} {findings.sentences(result)}", f"![{alt}](plots/{prefix}{FIGURE})", rows]
     note = (
         "An interval covers the draw of the held-out complaints and, where there are several, of the seeds. It does not "
         "cover the draw of the training set, which all share. *On the test set* is for comparison with the original study, "
         "which had another split."
     )
-    return [*parts, findings.sentences(result), rows, note]
+    tables = [table(rows, markdown=True) for rows in (verdict_rows(result), front_rows(result, original))]
+    declared = (
+        f"Before any training these comparisons were declared, with a margin of {100 * result['margin']:g} points:"
+    )
+    return [*parts, findings.sentences(result), declared, *tables, note]
 
 
 def with_results(text: str, results: dict[str, dict], original: dict[str, dict[str, float]]) -> str:
