@@ -170,11 +170,12 @@ def import_while_waiting(names: list[str], shell: Any) -> None:
     """Import the modules, and look up the names in them, in a thread; no cell runs before it is done."""
 
     def work() -> None:
-        for name in names:
-            package, _, last = name.rpartition(".")
-            with contextlib.suppress(Exception):  # the cell that imports it will tell
-                if not package or getattr(importlib.import_module(package), last, None) is None:
-                    importlib.import_module(name)
+        with shell.builtin_trap:  # as in a cell, or pandas takes this for a terminal and cuts wide tables
+            for name in names:
+                package, _, last = name.rpartition(".")
+                with contextlib.suppress(Exception):  # the cell that imports it will tell
+                    if not package or getattr(importlib.import_module(package), last, None) is None:
+                        importlib.import_module(name)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

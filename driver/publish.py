@@ -189,9 +189,12 @@ def write_site(out: Path, root: Path) -> Path:
 def beside_published(result: dict, published: dict) -> str:
     """Return a sentence on a mini run's table beside the published one: equal to the last digit, or which condition differs."""
     theirs = {row["name"]: row for row in published["test"]}
-    differing = [row["name"] for row in result["test"] if row != theirs.get(row["name"])]
+    own = {row["name"]: row for row in result["test"]}
+    new = f" New: {', '.join(own.keys() - theirs.keys())}." if own.keys() - theirs.keys() else ""
+    differing = [name for name in own.keys() & theirs.keys() if own[name] != theirs[name]]
+    number = len(own.keys() & theirs.keys())
     if not differing:
-        return f"All {len(result['test'])} rows are those of the published table, byte for byte."
+        return f"All {number} rows are those of the published table, byte for byte.{new}"
     here, there = (
         {"data": each["data"], "models": each["models"], "seed": each["seed"], **each["versions"], **each["numerics"]}
         for each in (result, published)
@@ -202,7 +205,7 @@ def beside_published(result: dict, published: dict) -> str:
         if here.get(name) != there.get(name)
     ]
     why = "; ".join(found) or "nothing that is pinned: please report it with this run's results/06_comparing.json"
-    return f"{len(differing)} of {len(result['test'])} rows are not those of the published table. What differs: {why}."
+    return f"{len(differing)} of {number} rows are not those of the published table. What differs: {why}.{new}"
 
 
 # --- a sweep ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from helpers.files import code_of, digest, imported_by, modules_of, sha256, writ
 
 ENDS = {".parquet": (b"PAR1", b"PAR1"), ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}  # how whole files begin, end
 
+COSTS = ("seconds", "peak_memory_mb")  # in a result: other each time, and nothing that another notebook reads
+
 sha256_of_source = functools.cache(sha256)  # a full-size model is hashed once a run, not once a stage
 
 
@@ -76,9 +78,16 @@ def imports(stage: Stage, root: Path) -> list[str]:
 
 
 def made_for_others(manifest: dict[str, Any] | None) -> str:
-    """Return one hash over the data, models and results of a finished stage: what later stages read of it."""
-    made = manifest["made"] if manifest else {}
-    read = {file: digest for file, digest in made.items() if not re.search("(^|/)(plots|executed)/", file)}
+    """Return one hash over the data, models and results of a finished stage: what later stages read of it; "" where there is none."""
+    return (manifest or {}).get("made_for_others", "")
+
+
+def read_by_others(made: dict[str, str], out: Path) -> str:
+    """Return that hash from {file: hash} of what a stage made; what the run itself cost, in its results, does not count."""
+    read = {file: hashed for file, hashed in made.items() if not re.search("(^|/)(plots|executed)/", file)}
+    for file in (file for file in read if re.search(r"(^|/)results/[^/]+\.json$", file)):
+        result = json.loads((out / file).read_text(encoding="utf-8"))
+        read[file] = digest({name: value for name, value in result.items() if name not in COSTS})
     return digest(read)
 
 
@@ -97,9 +106,10 @@ def read_manifest(name: str, out: Path) -> dict[str, Any] | None:
         return None
 
 
-def finish(name: str, out: Path, **content: object) -> None:
-    """Write the manifest, with this content, that makes the stage a finished one."""
+def finish(name: str, out: Path, made: dict[str, str], **content: object) -> None:
+    """Write the manifest, with {file: hash} of what was made and this content, that makes the stage a finished one."""
     finished = datetime.now().astimezone().isoformat(timespec="seconds")
+    content |= {"made": made, "made_for_others": read_by_others(made, out)}
     record = json.loads(json.dumps({"notebook": name, "finished": finished, **content}))
     write_whole(executed(name, out, "json"), json.dumps(record | {"sha256": digest(record)}, indent=1))
 

@@ -185,7 +185,10 @@ def test_the_baselines_of_a_result_are_those_that_it_was_made_from(records):
         },
         "gpt2_zeroshot": zero_shot(*models["gpt2"], TEXTS, LABELS, 128, CPU),
     }
+    result["validation"] = dict.fromkeys(expected)
     found = fitted_baselines(json.loads(json.dumps(plain(result))), train, LABELS, CPU)
     assert list(found) == list(expected)
+    with pytest.raises(CheckFailed, match=r"scored the baselines .*'new'"):
+        fitted_baselines(result | {"validation": {**result["validation"], "new": None}}, train, LABELS, CPU)
     for name, probability in expected.items():
         assert np.allclose(found[name](pd.Series(TEXTS, index=[7, 3, 5, 1])), probability, atol=1e-9), name

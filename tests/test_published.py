@@ -25,6 +25,13 @@ def test_equal_rows_are_said_to_be_equal_also_where_the_published_run_has_more(p
     assert publish.beside_published(mine, published) == "All 9 rows are those of the published table, byte for byte."
 
 
+def test_a_row_that_is_not_published_is_called_new_and_no_difference(published):
+    mine = copy.deepcopy(published)
+    mine["test"].append(mine["test"][0] | {"name": "naive_bayes"})
+    said = publish.beside_published(mine, published)
+    assert said.startswith(f"All {len(published['test'])} rows are those") and said.endswith("New: naive_bayes.")
+
+
 def test_other_rows_are_counted_and_what_differs_is_named(published):
     mine = copy.deepcopy(published)
     mine["test"][-1]["accuracy"] += 1e-15

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from toy import ALL, MAKES, NAMES, ran
 
-from driver import publish
+from driver import publish, records
 from driver.stages import CONTROLS
 
 MINI = """
@@ -405,6 +405,12 @@ def with_another_package(project):
     )
 
 
+def say_more(project, name, **more):
+    """Let a notebook's last cell add to its result file."""
+    code = f"import json\nfile = Path(OUT) / 'results/{name}.json'\nsaid = json.loads(file.read_text()) | {more}\nfile.write_text(json.dumps(said))"
+    project.edit(name, code, cell=6)
+
+
 CHANGES = {
     "a code cell": (
         lambda p: p.edit(
@@ -413,6 +419,8 @@ CHANGES = {
         [],
         [*NAMES[3:6], "appendix_errors", "appendix_use"],  # which need the models; 06 writes the bytes that it wrote
     ),
+    "what a run costs": (lambda p: say_more(p, "02_test_data", seconds=5, peak_memory_mb=6), [], NAMES[1:2]),
+    "what a result says": (lambda p: say_more(p, "02_test_data", rows=5), [], NAMES[1:]),
     "a cell of the last": (lambda p: p.edit("06_comparing", "1", cell=6), [], NAMES[5:6]),
     "code that all import": (
         lambda p: (p.folder / "notebooks/helpers/files.py").open("a").write("MORE = 1\n"),
@@ -447,6 +455,11 @@ def test_a_change_runs_exactly_what_depends_on_it(project, change, arguments, na
     assert again.returncode == 0, again.stderr
     assert ran(again.stdout) == list(names)
     assert ran(project.run(*arguments).stdout) == []
+
+
+def test_of_what_an_older_version_finished_nothing_is_known_and_what_needs_it_runs_again():
+    older = {"notebook": "01_data", "made": {"data/pool.parquet": "1"}}
+    assert records.made_for_others(older) == records.made_for_others(None) == ""
 
 
 def test_a_changed_module_runs_the_stages_that_import_it_also_by_way_of_another_and_is_named(project):

@@ -166,6 +166,7 @@ def fitted_baselines(
     """Return the baselines of notebook 02's result, the cheapest first, as functions from texts to P(class 1).
 
     The linear model is fitted again, as validation chose it; a pretrained model is loaded when its function is called.
+    CheckFailed where these are not the baselines that 02 has scored.
     """
     share = train["label"].mean()
     linear = linear_model(train["text"], train["label"], found["tfidf"]["ngrams"], found["tfidf"]["C"])
@@ -177,7 +178,7 @@ def fitted_baselines(
             fitted, embed(*load_pretrained(fitted), texts, fitted["max_tokens"], computing)
         )
 
-    return {
+    made = {
         "majority": lambda texts: np.full(len(texts), share),
         "keyword": lambda texts: keyword_rule(texts, found["keywords"]),
         "tfidf_logreg": lambda texts: linear.predict_proba(texts)[:, 1],
@@ -187,3 +188,6 @@ def fitted_baselines(
             *load_pretrained(records["gpt2"]), texts, names, records["gpt2"]["max_tokens"], computing
         ),
     }
+    scored = list(found["validation"])
+    check(list(made) == scored, f"notebook 02 scored the baselines {scored}, and fitted_baselines has {list(made)}")
+    return made
