@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import platform
 import shutil
 from collections import Counter
@@ -28,9 +27,6 @@ from helpers.handover import Trained, load_for_use, scored, weights_hash
 from helpers.machine import Computing, choose_computing
 from helpers.scores import logits
 from helpers.sources import ID, PRODUCT, is_mini, read
-
-# oneDNN keeps a kernel for every shape of a batch, by default a thousand of them: 300 MB after some ten thousand rows
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4")
 
 PART = 500  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
 PERSON = "a person"

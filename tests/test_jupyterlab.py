@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -64,7 +65,8 @@ def jupyterlab(tmp_path):
         nbformat.write(page, path)
     log = tmp_path / "lab.log"
     with open(log, "w") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
+        own = os.environ | {"JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}  # which notebooks were open last
+        server = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder, env=own)
     try:
         yield folder, wait_for(lambda: re.search(r"http://127\.0\.0\.1:\d+/lab", log.read_text()), 60)[0]
     finally:
@@ -100,7 +102,7 @@ def run_all(folder, address, name, values, seconds=300):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
         page = browser.new_page()
-        page.goto(f"{address}/tree/{name}?token=t")
+        page.goto(f"{address}/tree/{name}?token=t&reset")  # no other notebook is open
         editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
         editor.wait_for(timeout=60_000)
         editor.click()

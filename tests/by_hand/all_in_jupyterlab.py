@@ -1,4 +1,4 @@
-"""Every notebook of the series in JupyterLab in a real browser, Run All, one after the other, with the demo's values.
+"""Every notebook of a default run in JupyterLab in a real browser, Run All, one after the other, with the demo's values.
 
     .venv/bin/python tests/by_hand/all_in_jupyterlab.py [FOLDER]
 
@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "notebooks"), str(ROOT / "tests")]
 from test_jupyterlab import code_cells, jupyterlab, run_all  # noqa: E402
 
 import mini  # noqa: E402
-from driver.stages import NAMES  # noqa: E402
+from driver.stages import series  # noqa: E402
 
 
 def main(folder: Path) -> None:
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     values = mini.prepare(None, "", folder / "cache")
     with jupyterlab(folder) as (notebooks, address):
         out = notebooks.parent / "out"
-        for name in NAMES:
+        for name in [stage.name for stage in series()]:
             given = values.get(name, {}) | {"OUT": str(out)}
             declared = re.findall(r"^(\w+) = ", code_cells(notebooks / f"{name}.ipynb")[0].source, re.M)
             chosen = {key: value for key, value in given.items() if key in declared}
