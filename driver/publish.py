@@ -133,6 +133,15 @@ def verdict_rows(result: dict) -> list[dict[str, str]]:
     return rows
 
 
+def verdicts(result: dict) -> str:
+    """Return, in Markdown, which comparisons were declared, and the table of their verdicts."""
+    margin = f"{100 * result['margin']:g} points"
+    return (
+        f"Before any training these comparisons were declared, with a margin of {margin}:\n\n"
+        f"{table(verdict_rows(result), markdown=True)}"
+    )
+
+
 def label_rows(result: dict) -> list[dict[str, str]]:
     """Return the mean accuracies by the number of labels, a column a way and in it the sets; bold is better than the linear model."""
     means: dict[tuple[int, str], list[str]] = {}
@@ -168,8 +177,8 @@ def show_results(out: Path, root: Path, compare: bool) -> None:
 def first_text(path: Path) -> str:
     """Return what the first page says of a result: where it comes from, what came out, the table."""
     result = read(path)
-    tables = [table(rows, markdown=True) for rows in (verdict_rows(result), score_rows(result))]
-    return "\n\n".join([provenance(result), findings.sentences(result), *tables])
+    scores = table(score_rows(result), markdown=True)
+    return "\n\n".join([provenance(result), findings.sentences(result), verdicts(result), scores])
 
 
 def write_site(out: Path, root: Path) -> Path:
@@ -432,11 +441,8 @@ def section(content: dict, kind: str, original: dict[str, dict[str, float]]) -> 
         "cover the draw of the training set, which all share. *On the test set* is for comparison with the original study, "
         "which had another split."
     )
-    tables = [table(rows, markdown=True) for rows in (verdict_rows(result), front_rows(result, original))]
-    declared = (
-        f"Before any training these comparisons were declared, with a margin of {100 * result['margin']:g} points:"
-    )
-    return [*parts, findings.sentences(result), declared, *tables, note]
+    rows = table(front_rows(result, original), markdown=True)
+    return [*parts, findings.sentences(result), verdicts(result), rows, note]
 
 
 def with_results(text: str, results: dict[str, dict], original: dict[str, dict[str, float]]) -> str:

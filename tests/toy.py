@@ -73,7 +73,7 @@ if Path(values.get("DATASET", "")).is_file():
 score = sum(map(len, map(str, values.values()))) / 100
 row = {"name": "toy", "model": "toy", "method": "lora", "accuracy": score, "precision": score, "recall": score, "f1": score}
 row |= {"seeds": 1, "interval": [score, score], "sd": None, "test": score}
-about = {"mini": True, "data": "mini-toy", "models": ["mini-toy"], "parameters": {}, "held_out": 1, "picked": {"adapter": "toy", "baseline": "tfidf_logreg"}}
+about = {"mini": True, "data": "mini-toy", "models": ["mini-toy"], "parameters": {}, "held_out": 1, "margin": 0.02, "picked": {"adapter": "toy", "baseline": "tfidf_logreg"}}
 linear = row | {"name": "tfidf_logreg", "model": "tfidf_logreg", "method": "baseline"}
 about["table"] = [linear, row]
 pairs = [("toy", "tfidf_logreg"), ("gpt2_qlora", "gpt2_lora")]
