@@ -108,6 +108,8 @@ def run_all(folder, address, name, values, seconds=300):
         editor.click()
         page.keyboard.press("Control+A")
         page.keyboard.insert_text(with_values(code_cells(folder / name)[0].source, values))
+        idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first
+        idle.wait_for(state="attached", timeout=120_000)  # before there is a kernel, Run All runs nothing
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
 
