@@ -163,8 +163,9 @@ assert found, "no kernel waits"
 
 def test_the_next_stages_kernel_starts_beside_the_present_one_and_imports_what_its_notebook_will(fresh):
     fresh.add("01_data", NEXT)
-    told = "import pandas\nassert before and pandas.get_option('display.max_columns') == 20"  # as in JupyterLab
-    fresh.add("02_test_data", f"import sys\nbefore = {{'this', 'pandas'}} <= sys.modules.keys()\nimport this\n{told}")
+    fresh.add("02_test_data", "import sys\nbefore = 'this' in sys.modules\nimport this\nassert before")
+    wide = "import pandas\nassert before and pandas.get_option('display.max_columns') == 20"  # as in JupyterLab
+    fresh.add("03_distilbert_lora", f"import sys\nbefore = 'pandas' in sys.modules\n{wide}")
     done = fresh.run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Beautiful is better" in (fresh.out / "executed/02_test_data.log").read_text()
