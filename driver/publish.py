@@ -117,16 +117,13 @@ def verdict_rows(result: dict) -> list[dict[str, str]]:
         share, times = (
             (one[cost] or 0) / (other[cost] or math.inf) for cost in ("trainable parameters", "training, s")
         )
+        told = f"{share:,.0f} ×" if share > 1 else f"{100 * share:.0f} %"
         rows.append(
             {
                 "comparison": " − ".join(f"`{findings.shown(name, result)}`" for name in names),
                 "accuracy, points (90 %)": f"{points[0]} ({points[1]} to {points[2]})",
                 "verdict": pair["verdict"],
-                "trained parameters, beside the other's": ""
-                if not share
-                else f"{share:,.0f} ×"
-                if share > 1
-                else f"{100 * share:.0f} %",
+                "trained parameters, beside the other's": told if share else "",
                 "training time, beside the other's": f"{times:.1f} ×" if times else "",
             }
         )
@@ -198,12 +195,12 @@ def write_site(out: Path, root: Path) -> Path:
 def beside_published(result: dict, published: dict) -> str:
     """Return a sentence on a mini run's table beside the published one: equal to the last digit, or which condition differs."""
     theirs = {row["name"]: row for row in published["test"]}
-    own = {row["name"]: row for row in result["test"]}
-    new = f" New: {', '.join(own.keys() - theirs.keys())}." if own.keys() - theirs.keys() else ""
-    differing = [name for name in own.keys() & theirs.keys() if own[name] != theirs[name]]
-    number = len(own.keys() & theirs.keys())
+    both = [row for row in result["test"] if row["name"] in theirs]
+    added = [row["name"] for row in result["test"] if row["name"] not in theirs]
+    new = f" New: {', '.join(added)}." if added else ""
+    differing = [row["name"] for row in both if row != theirs[row["name"]]]
     if not differing:
-        return f"All {number} rows are those of the published table, byte for byte.{new}"
+        return f"All {len(both)} rows are those of the published table, byte for byte.{new}"
     here, there = (
         {"data": each["data"], "models": each["models"], "seed": each["seed"], **each["versions"], **each["numerics"]}
         for each in (result, published)
@@ -214,7 +211,7 @@ def beside_published(result: dict, published: dict) -> str:
         if here.get(name) != there.get(name)
     ]
     why = "; ".join(found) or "nothing that is pinned: please report it with this run's results/06_comparing.json"
-    return f"{len(differing)} of {number} rows are not those of the published table. What differs: {why}.{new}"
+    return f"{len(differing)} of {len(both)} rows are not those of the published table. What differs: {why}.{new}"
 
 
 # --- a sweep ----------------------------------------------------------------------------------------------------------
@@ -424,15 +421,16 @@ def front_page(results: dict[str, dict], original: dict[str, dict[str, float]]) 
 
 def section(content: dict, kind: str, original: dict[str, dict[str, float]]) -> list[str]:
     """Return the paragraphs about one published result: where it comes from, figures, what came out, the table."""
-    prefix, parts = PUBLISHED[kind][1], [provenance(content.get("comparison") or content["labels"])]
-    if "labels" in content and kind != "demo":
+    file, prefix = PUBLISHED[kind]
+    parts = [provenance(content.get("comparison") or content["labels"])]
+    if kind == "demo":
+        alt = "Accuracy, precision, recall and F1 of all models on the held-out complaints, coloured by method, a dot a seed"
+        told = f"A run of your own is compared with them ([all of them](results/{file}))."
+        return [f"{parts[0]} {told}", f"![{alt}](plots/{prefix}{FIGURE})"]
+    if "labels" in content:
         alt = "Accuracy against the number of labelled complaints, a line with intervals for each way to learn"
         parts += [f"![{alt}](plots/{prefix}labels.png)", findings.labels(content["labels"])]
         parts.append(table(label_rows(content["labels"]), markdown=True))
-    if kind == "demo":
-        alt = "Accuracy, precision, recall and F1 of all models on the held-out complaints, coloured by method, a dot a seed"
-        told = f"A run of your own is compared with them ([all of them](results/{PUBLISHED[kind][0]}))."
-        return [f"{parts[0]} {told}", f"![{alt}](plots/{prefix}{FIGURE})"]
     if "comparison" not in content:
         return parts
     result = content["comparison"]
