@@ -34,7 +34,11 @@ from helpers.training import training_arguments
 
 NOTEBOOKS = {"distilbert_lora": "03_distilbert_lora", "gpt2_lora": "04_gpt2_lora", "gpt2_qlora": "05_gpt2_qlora"}
 LABELS = ("0", "1")
-TIMED = 3  # batches; with the first, uncounted one this is one step of the study's, which adds up four batches
+TIMED = {
+    "cpu": 3,
+    "cuda": 31,
+}  # batches; with the first, uncounted one these are whole steps of the study's, of four batches
+WIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose products show the rate of the device
 CHECKS = 4  # of the quality in an epoch
 PIPELINES = {"defaults": None, "batch 32": 32}  # batch sizes of the text-classification pipeline
 MAX_TOKENS = 512  # of a text that is scored
@@ -137,8 +141,9 @@ def stratified(items: list, parts: int) -> list:
 
 
 def matrix_rate(device: torch.device, precision: torch.dtype, seconds: float = 1.0) -> float:
-    """Return the operations a second of products of square matrices 2,048 wide, the median of those that fit the time."""
-    one, other = (torch.randn(2048, 2048, device=device).to(precision) for _ in range(2))
+    """Return the operations a second of products of large square matrices, the median of those that fit the time."""
+    wide = WIDE[device.type]
+    one, other = (torch.randn(wide, wide, device=device).to(precision) for _ in range(2))
     rates: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
@@ -146,7 +151,7 @@ def matrix_rate(device: torch.device, precision: torch.dtype, seconds: float = 1
         one @ other
         if device.type == "cuda":
             torch.cuda.synchronize()
-        rates.append(2 * 2048**3 / (time.perf_counter() - started))
+        rates.append(2 * wide**3 / (time.perf_counter() - started))
     return statistics.median(rates)
 
 
@@ -208,12 +213,13 @@ def train_a_few(
         size = batch_size or setup.arguments.per_device_train_batch_size
         lengths = list(map(len, setup.tokens["input_ids"]))
         batches = batches_by_width(side, lengths, size)
-        chosen = stratified(batches, TIMED)
+        timed = TIMED[device.type]
+        chosen = stratified(batches, timed)
         before = matrix_rate(device, setup.precision)
-        seconds = batch_seconds(setup, [chosen[TIMED // 2], *chosen])
+        seconds = batch_seconds(setup, [chosen[timed // 2], *chosen])
         after = matrix_rate(device, setup.precision)
     widths = [max(lengths[row] for row in batch) for batch in batches]
-    done = sum(size * operations(shape_of(setup.model), width) for width in stratified(widths, TIMED))
+    done = sum(size * operations(shape_of(setup.model), width) for width in stratified(widths, timed))
     real = list(map(sum, setup.tokens["attention_mask"]))
     return {
         "texts_per_second": len(seconds) * size / sum(seconds),

@@ -6,6 +6,7 @@
     data       selecting the study's rows from 1,689,573: seconds, peak memory, disk
     scoring    texts a second against the text-classification pipeline, and on 200 to 20,000 texts
     run        the mini run by notebook and part, the driver's own share, and a run that has nothing to do
+    study      notebooks 01 to 06 with these models on these complaints; it is for a CUDA card, elsewhere it takes hours
 
 Without --models and --data the offline demo's miniatures and complaints are used, and the table says so. Each figure is the
 median of several repeats, both sides by turns and each in a process of its own; beside it stand the least and the
@@ -167,7 +168,21 @@ def mini_run(_: Material, settings: Settings) -> list[dict]:
     return [measure.alone(name, unit, [run[name, unit] for run in runs]) for name, unit in runs[0]]
 
 
-ROWS = {"training": training, "quality": quality, "data": selecting, "scoring": scoring, "run": mini_run}
+def study(material: Material, settings: Settings) -> list[dict]:
+    """Return the seconds of notebooks 01 to 06 with the given models on the given complaints."""
+    one_run = partial(whole_run.study, material.models, material.data)
+    runs = measure.side_by_side("the study", {"series": one_run}, settings.repeats)["series"]
+    return [measure.alone(f"the study: {name}", "s", [run[name] for run in runs]) for name in runs[0]]
+
+
+ROWS = {
+    "training": training,
+    "quality": quality,
+    "data": selecting,
+    "scoring": scoring,
+    "run": mini_run,
+    "study": study,
+}
 
 
 # --- the command line
@@ -177,7 +192,7 @@ def parse() -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows to measure (all)")
+    add("--rows", nargs="+", choices=ROWS, help="which rows to measure (all; the study on a CUDA card only)")
     add("--models", type=Path, metavar="DIR", help=f"folder with {', '.join(NAMES.values())}")
     add("--data", type=Path, metavar="FILE", help="complaints, in the bureau's columns")
     add("--repeats", type=int, default=3, help="of each figure (3)")
@@ -207,7 +222,7 @@ def main() -> None:
     result["used"] = {"data": short_name(material.data), "models": names}
     result |= {"settings": asdict(settings), "figures": []}
     print(measure.about(result))
-    for row in options.rows:
+    for row in options.rows or [row for row in ROWS if row != "study" or result["machine"]["device"] != "cpu"]:
         started = time.perf_counter()
         found = ROWS[row](material, settings)
         print(f"\n{row}, {time.perf_counter() - started:.0f} s\n{measure.table(found)}\n", flush=True)

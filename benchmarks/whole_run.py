@@ -1,4 +1,5 @@
-"""Row 5, the run: `run_all.py --mini` as after an installation, in a fresh copy of the project, and once more.
+"""Rows 5 and 6, whole runs in a fresh copy of the project: `run_all.py --mini` as after an installation, and once more; and the
+study itself, on the models and complaints given.
 
 A notebook's time is split into the start of its kernel (until its first cell), its imports (Python's own account of them)
 and the rest of its cells. The driver's own share is what is left of the wall clock beside these and the offline demo, which
@@ -28,8 +29,8 @@ def one_run() -> dict[tuple[str, str], float]:
     with tempfile.TemporaryDirectory() as place:
         project = Path(place) / "project"
         copy_project(project)
-        total = seconds_of_run(project, {"PYTHONPROFILEIMPORTTIME": "1"})
-        again = seconds_of_run(project, {})
+        total = seconds_of_run(project, ["--mini"], {"PYTHONPROFILEIMPORTTIME": "1"})
+        again = seconds_of_run(project, ["--mini"], {})
         executed = sorted((project / "runs" / "mini" / "executed").glob("*.ipynb"))
         notebooks = {path.stem: parts_of(path) for path in executed}
         given = {
@@ -52,6 +53,19 @@ def one_run() -> dict[tuple[str, str], float]:
     }
 
 
+def study(models: dict[str, str], data: str) -> dict[str, float]:
+    """Return {what: seconds} of 01 to 06 on these complaints and models' folders, and of each notebook."""
+    with tempfile.TemporaryDirectory() as place:
+        project = Path(place) / "project"
+        copy_project(project)
+        given = {"DATASET": data, "DISTILBERT": models["distilbert"], "GPT2": models["gpt2"]}
+        options = [word for name, value in given.items() for word in ("-p", name, value)]
+        stages = sorted(path.stem for path in (project / "notebooks").glob("0*.ipynb"))
+        total = seconds_of_run(project, [*options, "--only", *stages], {"PYTHONPROFILEIMPORTTIME": "1"})
+        parts = {name: parts_of(project / "executed" / f"{name}.ipynb") for name in stages}
+    return {"01 to 06": total, **{name: sum(seconds.values()) for name, seconds in parts.items()}}
+
+
 def copy_project(folder: Path) -> None:
     """Copy what git knows of the project, as it is in the working tree: no cache, nothing made before."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -61,13 +75,13 @@ def copy_project(folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
-def seconds_of_run(project: Path, environment: dict[str, str]) -> float:
-    """Return the seconds of the mini run in the project's copy; RuntimeError has the end of what it said when it fails."""
-    command = [sys.executable, "run_all.py", "--mini"]
+def seconds_of_run(project: Path, options: list[str], environment: dict[str, str]) -> float:
+    """Return the seconds of a run in the project's copy; RuntimeError has the end of what it said when it fails."""
+    command = [sys.executable, "run_all.py", *options]
     started = time.perf_counter()
     done = subprocess.run(command, cwd=project, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"the mini run failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{command} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return time.perf_counter() - started
 
 

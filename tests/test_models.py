@@ -18,6 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from helpers.hub import find_model, was_fine_tuned
 from helpers.models import (
     count_parameters,
+    draw_head,
     load_base,
     load_distilbert,
     load_gpt2,
@@ -136,6 +137,19 @@ def test_the_head_follows_the_seed_and_the_body_does_not(distilbert):
     body = "distilbert.transformer.layer.0.attention.q_lin.weight"
     assert torch.equal(one.get_parameter(body), other.get_parameter(body))
     assert one.config.id2label == dict(enumerate(LABELS))
+
+
+def test_a_head_is_drawn_by_the_cpu_wherever_it_is():
+    drawn = []
+    for device in ("cpu", "meta"):  # on meta, as on a card, a layer's own draws leave the CPU's generator alone
+        draw_head(3, torch.nn.Linear(4, 2, device=device))
+        drawn.append(torch.rand(1))
+    assert torch.equal(*drawn)
+
+
+def test_attention_is_not_left_to_a_library_that_plans_for_each_width():
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
 @pytest.mark.parametrize("classes", [2, 5])

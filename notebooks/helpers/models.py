@@ -37,6 +37,9 @@ from helpers.machine import Computing
 for kept in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(kept, "64")
 
+# on recent cards torch prefers cuDNN's attention, which plans anew, for up to a second, for each new width of a batch
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 WEIGHTS = "trained.safetensors"  # what was trained of a model without an adapter
 
 
@@ -44,11 +47,13 @@ def draw_head(seed: int, *layers: torch.nn.Linear) -> None:
     """Seed all random generators and draw new weights for the layers of a head.
 
     Whatever the checkpoint brought for them, they are drawn as the library draws a new
-    head for either model: with a standard deviation of .02, and biases of zero.
+    head for either model: with a standard deviation of .02, and biases of zero. The CPU
+    draws them, wherever the layer is: from the same seed a GPU draws other numbers.
     """
     set_seed(seed)
     for layer in layers:
-        torch.nn.init.normal_(layer.weight, std=0.02)
+        drawn = torch.empty(layer.weight.shape).normal_(std=0.02)
+        layer.weight.data.copy_(drawn)
         if layer.bias is not None:
             torch.nn.init.zeros_(layer.bias)
 
