@@ -120,9 +120,14 @@ def check(options: argparse.Namespace) -> None:
 
 
 def pins(options: argparse.Namespace) -> dict[str, str]:
-    """Return what makes a mini run compute the same on every machine, unless another device or precision is asked for."""
-    asked = {name for name, _ in options.p}
-    return machine.pins() if options.mini and not {"DEVICE", "PRECISION"} & asked else {}
+    """Return what makes a mini run compute the same on every machine, unless another device or precision is asked for.
+
+    A run on the CPU sees no card: bitsandbytes would load and quantise on it whatever DEVICE says.
+    """
+    asked = dict(options.p)
+    pinned = options.mini and not {"DEVICE", "PRECISION"} & asked.keys()
+    no_card = {"CUDA_VISIBLE_DEVICES": ""} if pinned or asked.get("DEVICE") == "cpu" else {}
+    return (machine.pins() if pinned else {}) | no_card
 
 
 def mini_values(options: argparse.Namespace, known: Values, given: Values, out: Path, added: dict[str, str]) -> Values:

@@ -10,6 +10,7 @@ training before it reaches the mark, its time is a lower bound, and so is the ra
 """
 
 import dataclasses
+import re
 import statistics
 import tempfile
 import time
@@ -23,10 +24,12 @@ import torch
 import transformers
 from datasets import Dataset
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks import original
 from benchmarks.data import split, values
+from helpers import check
 from helpers.machine import choose_computing
 from helpers.models import distilbert_adapter, gpt2_adapter, load_base, load_distilbert, predict, tokenise
 from helpers.scores import predicted
@@ -38,6 +41,7 @@ TIMED = {
     "cpu": 3,
     "cuda": 31,
 }  # batches; with the first, uncounted one these are whole steps of the study's, of four batches
+PRODUCT = re.compile(r"aten\.(mm|addmm|bmm|baddbmm|linear)\b")  # how torch calls products of matrices
 WIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose products show the rate of the device
 CHECKS = 4  # of the quality in an epoch
 PIPELINES = {"defaults": None, "batch 32": 32}  # batch sizes of the text-classification pipeline
@@ -192,6 +196,33 @@ def batch_seconds(setup: Setup, batches: list[list[int]]) -> list[float]:
     return clock.seconds[1:]
 
 
+class Operations(TorchDispatchMode):
+    """Notes, while its block runs, the name of each of torch's operations, forward and backward, and what its first tensor is of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, torch.dtype]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kinds = [each.dtype for each in args if isinstance(each, torch.Tensor)]
+        self.seen |= {(str(func), kind) for kind in kinds[:1]}
+        return func(*args, **(kwargs or {}))
+
+
+def check_ways(setup: Setup, batch: list[int]) -> None:
+    """Train on the batch, and raise CheckFailed unless its products were in the setup's precision, its attention was fused,
+    forward and backward, and a model in 4 bits restored its weights by bitsandbytes."""
+    with Operations() as operations:
+        batch_seconds(setup, [batch])
+    products = {kind for name, kind in operations.seen if PRODUCT.match(name)}
+    check(products == {setup.precision}, f"products in {products}, not in {setup.precision}")
+    attention = {name for name, _ in operations.seen if "attention" in name}
+    fused = all(re.search("flash|efficient", name) for name in attention)
+    check(fused and any("backward" in name for name in attention), f"attention is not fused: {attention}")
+    restored = any("bitsandbytes" in name and "4bit" in name for name, _ in operations.seen)
+    check(restored == bool(getattr(setup.model, "is_loaded_in_4bit", False)), f"in 4 bits: {restored}")
+
+
 def batches_by_width(side: str, lengths: list[int], size: int) -> list[list[int]]:
     """Return the whole batches (rows of the training set) of an epoch as the side's sampler draws them, narrow to wide."""
     if side == "original":
@@ -218,6 +249,8 @@ def train_a_few(
         before = matrix_rate(device, setup.precision)
         seconds = batch_seconds(setup, [chosen[timed // 2], *chosen])
         after = matrix_rate(device, setup.precision)
+        if side == "series":
+            check_ways(setup, chosen[0])
     widths = [max(lengths[row] for row in batch) for batch in batches]
     done = sum(size * operations(shape_of(setup.model), width) for width in stratified(widths, timed))
     real = list(map(sum, setup.tokens["attention_mask"]))

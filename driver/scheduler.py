@@ -119,7 +119,7 @@ class LocalExecutor:
             if then and not self.ahead:
                 with contextlib.suppress(OSError, RuntimeError):  # it will tell when its turn comes
                     self.ahead[then.name] = set_up(then, ahead=True)
-            outcome = run_stage(replace(job, environment=job.environment | gpu), setting)
+            outcome = run_stage(replace(job, environment=gpu | job.environment), setting)
         if outcome.failure:
             self.end_waiting(job.out)
         return outcome

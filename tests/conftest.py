@@ -3,19 +3,24 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from toy import Project
+from toy import Project, wait_for
 
 from driver import parameters, processes, surroundings
-from helpers import machine
+from helpers import files, machine
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in every kernel, before anything imports torch
+os.environ["CUDA_VISIBLE_DEVICES"] = (
+    ""  # the same tests on every machine; what runs on a card, benchmarks/models.py checks
+)
 
 
 MINI = [sys.executable, ROOT / "run_all.py", "--mini"]
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")  # the first one does what the others wait for
 
 
 def run_mini(out, *more):
@@ -24,45 +29,77 @@ def run_mini(out, *more):
 
 
 def pytest_collection_modifyitems(items):
-    """Put the tests of what goes on in the background last: the one whole mini run, and the making of its models."""
-    items.sort(key=lambda item: bool({"mini_out", "rebuilt"} & set(item.fixturenames)))
+    """Put the files with tests of what goes on in the background last: the one whole mini run, and the making of its models."""
+    late = {item.path for item in items if {"mini_out", "rebuilt"} & set(item.fixturenames)}
+    items.sort(key=lambda item: item.path in late)
 
 
 @pytest.fixture(autouse=True)
 def gpus_as_before():
-    """Undo what a notebook's Run does to its own process: keep to one GPU."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """Undo what a test does to the variable that shows GPUs."""
     yield
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if before is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = before
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Return a folder that all of pytest's workers see."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+class Background:
+    """A process that the first worker starts with the session, and whose end every worker can wait for."""
+
+    def __init__(self, folder, name):
+        self.log, self.status = folder / f"{name}.log", folder / f"{name}.status"
+
+    def run(self, command, **given):
+        """Run the command and note its exit status; yield meanwhile."""
+        with open(self.log, "w") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, **given)
+
+        def note():
+            files.write_whole(self.status, str(process.wait()))
+
+        waiting = threading.Thread(target=note)
+        waiting.start()
+        yield
+        if "PYTEST_XDIST_WORKER" not in os.environ:  # else another worker may wait for it
+            process.terminate()
+        waiting.join()
+
+    def wait(self):
+        """Wait until the process has ended well."""
+        wait_for(self.status.exists, 900)
+        assert self.status.read_text() == "0", self.log.read_text()[-3000:]
+
+
+def is_asked_for(fixture, request):
+    """Return whether this worker is to start what the fixture stands for: the first one, when any test asks for it."""
+    return WORKER == "gw0" and any(fixture in item.fixturenames for item in request.session.items)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def mini_run(request, tmp_path_factory):
-    """Start the whole mini run first of all when any test asks for it; yield its process, log and output folder."""
-    if not any("mini_out" in item.fixturenames for item in request.session.items):
-        yield None
+def mini_run(request, shared):
+    """Start the whole mini run first of all when any test asks for it."""
+    if not is_asked_for("mini_out", request):
+        yield
         return
-    out = tmp_path_factory.mktemp("runs") / "mini"
-    log = out.parent / "mini.log"
-    with open(log, "w") as file:
-        process = subprocess.Popen([*MINI, "--out", out], stdout=file, stderr=file, cwd=out.parent)
-    yield process, log, out
-    process.terminate()
-    process.wait(30)
+    out = shared / "runs" / "mini"
+    out.parent.mkdir()
+    yield from Background(shared, "mini").run([*MINI, "--out", out], cwd=out.parent)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def pretraining(request, tmp_path_factory):
-    """Start to pretrain the miniature models anew when any test asks for it; yield the process, its cache and its log."""
-    if not any("rebuilt" in item.fixturenames for item in request.session.items):
-        yield None
+def pretraining(request, shared):
+    """Start to pretrain the miniature models anew when any test asks for it."""
+    if not is_asked_for("rebuilt", request):
+        yield
         return
-    cache, log = tmp_path_factory.mktemp("rebuilt"), tmp_path_factory.mktemp("log") / "rebuilt.log"
     company = parameters.defaults(ROOT / "notebooks/01_data.ipynb")["COMPANY"]
     asked = {
-        "cache": cache,
+        "cache": shared / "rebuilt",
         "dataset": "",
         "company": company,
         "given": {},
@@ -70,29 +107,23 @@ def pretraining(request, tmp_path_factory):
         "left_out": "",
         "make": True,
     }
-    with open(log, "w") as file:
-        command = processes.child_command("driver.prepare:make_mini", asked, ROOT)
-        environment = surroundings.settled(os.environ) | machine.pins()
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
-    yield process, cache, log
-    process.terminate()
-    process.wait(30)
+    command = processes.child_command("driver.prepare:make_mini", asked, ROOT)
+    environment = surroundings.settled(os.environ) | machine.pins()
+    yield from Background(shared, "pretraining").run(command, cwd=ROOT, env=environment)
 
 
 @pytest.fixture(scope="session")
-def rebuilt(pretraining):
+def rebuilt(pretraining, shared):
     """Return the cache with the miniature models made anew, once their pretraining has ended well."""
-    process, cache, log = pretraining
-    assert process.wait(900) == 0, log.read_text()[-3000:]
-    return cache
+    Background(shared, "pretraining").wait()
+    return shared / "rebuilt"
 
 
 @pytest.fixture(scope="session")
-def mini_out(mini_run):
+def mini_out(mini_run, shared):
     """Return the output folder of the whole mini run, once it has ended well."""
-    process, log, out = mini_run
-    assert process.wait(900) == 0, log.read_text()[-3000:]
-    return out
+    Background(shared, "mini").wait()
+    return shared / "runs" / "mini"
 
 
 @pytest.fixture(scope="session")

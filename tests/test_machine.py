@@ -117,6 +117,7 @@ def test_what_a_block_costs_is_its_own_time_and_the_rise_of_memory_over_its_star
 
 
 def test_on_a_card_memory_is_the_rise_of_what_torch_allocates(monkeypatch):
+    monkeypatch.setitem(machine.HIGHEST, "cuda", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 500 * MB)
@@ -125,6 +126,8 @@ def test_on_a_card_memory_is_the_rise_of_what_torch_allocates(monkeypatch):
     with measured() as cost:
         pass
     assert cost["memory_mb"]["cuda"] == 1_200
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 600 * MB)  # since it was set back
+    assert machine.peak_memory_mb()["cuda"] == 1_700
 
 
 def processor(folder, number, name, joules, wraps_at=1000):

@@ -109,7 +109,7 @@ def test_the_readme_names_what_is_there():
 
 def test_the_readmes_two_lines_do_all_their_set_up():
     text = (ROOT / "README.md").read_text()
-    for requirements, goal in (("requirements.txt", "run_all.py --mini"), ("requirements-dev.txt", "-m pytest")):
+    for requirements, goal in (("requirements.txt", "run_all.py --mini"), ("requirements-dev.txt", "-m pytest -n 2")):
         line = f"python3 -m venv .venv && .venv/bin/pip install -r {requirements} && .venv/bin/python {goal}"
         assert f"```bash\n{line}\n```" in text
 

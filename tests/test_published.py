@@ -68,9 +68,17 @@ def test_instructions_are_pinned_where_the_cpu_has_them(monkeypatch, tmp_path, p
 def test_variables_are_pinned_unless_another_device_or_precision_is_asked_for(monkeypatch):
     import run_all
 
-    for words, pinned in ((["--mini"], True), (["--mini", "-p", "DEVICE", "cuda"], False), ([], False)):
+    no_card = {"CUDA_VISIBLE_DEVICES": ""}
+    on_cpu, on_card = ["-p", "DEVICE", "cpu"], ["-p", "DEVICE", "cuda"]
+    cases = (
+        (["--mini"], machine.pins() | no_card),
+        (["--mini", *on_cpu], no_card),
+        (["--mini", *on_card], {}),
+        ([], {}),
+    )
+    for words, expected in (*cases, (on_cpu, no_card), (on_card, {})):
         monkeypatch.setattr("sys.argv", ["run_all.py", *words])
-        assert run_all.pins(run_all.parse()) == (machine.pins() if pinned else {})
+        assert run_all.pins(run_all.parse()) == expected
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,8 @@ def test_jobs_side_by_side_have_a_gpu_each_and_a_job_alone_the_first(project):
 
 @posix
 @pytest.mark.parametrize("visible", [None, "7"])
-def test_without_a_gpu_the_variable_stays_as_it_is(fresh, visible):
+def test_without_a_gpu_the_variable_stays_as_it_is(fresh, visible, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     fresh.add("01_data", SEES)
     own = {"PATH": with_gpus(fresh.folder, "", 9)} | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
     assert f"sees {visible}\n" in runs(fresh, **own)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from helpers.files import OWN_DRAWS, PUBLISHED_DRAWS, append_line, code_of, digest, place, read_lines, sha256
 from helpers.hub import find_model
-from helpers.machine import Computing, cpu_name, versions
+from helpers.machine import Computing, device_name, versions
 from helpers.scores import predicted
 
 
@@ -37,13 +37,13 @@ class KeptDraws:
         files = [self.own, *sorted(out.glob(f"draws/*/{OWN_DRAWS}")), place(PUBLISHED_DRAWS)]
         self.rows = {row["key"]: row for path in files for row in read_lines(path)}
         self.sets = sets
-        self.precision = computing.precision_name
+        self.computing = computing
         self.new = 0
         self.shared = {
             "code": [code_of(inspect.getsource(each)) for each in functions],
             "base": sha256(Path(find_model(base["checkpoint"], base["revision"], base["model"]))),
             "max_tokens": base["max_tokens"],
-            "precision": self.precision,
+            "precision": computing.precision_name,
             "versions": versions(),
             "sets": {name: of_table(part) for name, part in sets.items()},
             "settings": dict(settings),
@@ -62,7 +62,8 @@ class KeptDraws:
             judged = self.sets.items()
             right = {name: predicted(probability(name)) == rows["label"].to_numpy() for name, rows in judged}
             made = about | {name: float(each.mean()) for name, each in right.items()}
-            made |= {"seconds": round(time.perf_counter() - started, 1), "precision": self.precision, "cpu": cpu_name()}
+            made |= {"seconds": round(time.perf_counter() - started, 1), "precision": self.computing.precision_name}
+            made |= {"cpu": device_name(self.computing)}
             bits = {name: np.packbits(each).tobytes().hex() for name, each in right.items()}
             self.rows[key] = made | {"right": bits, "key": key}
             append_line(self.own, self.rows[key])

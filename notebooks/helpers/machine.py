@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib.metadata
 import math
 import os
@@ -40,6 +41,7 @@ LAUNCHERS = re.compile(  # what launchers of distributed trainings leave behind
 
 THREADS = "OMP_NUM_THREADS"
 POWERCAP = Path("/sys/class/powercap")  # where Linux counts the energy of processors
+HIGHEST = {"cuda": 0}  # bytes on the card before its count of them was last set back
 CPUINFO = Path("/proc/cpuinfo")  # where Linux says what the processor has; elsewhere it has AVX2, most likely
 PINS = {  # what makes two CPUs compute the same; on Arm there is nothing of the kind, and another table comes out
     THREADS: "2",  # sums are divided among the threads
@@ -133,6 +135,15 @@ def cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
+def device_name(computing: Computing) -> str:
+    """Return the name of what computes: the card, or the processor."""
+    if computing.device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return cpu_name()
+
+
 def numerics(computing: Computing | None) -> dict[str, str | int]:
     """Return what numbers may depend on beside code, data and versions: device, precision, instructions, threads, pins.
 
@@ -145,7 +156,7 @@ def numerics(computing: Computing | None) -> dict[str, str | int]:
 
     found: dict[str, str | int] = {"precision": computing.precision_name}
     if computing.device.type == "cuda":
-        return {"device": torch.cuda.get_device_name(), **found}
+        return {"device": device_name(computing), **found}
     found |= {"instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
     return {"device": "cpu", **found, **pinned}
 
@@ -164,7 +175,7 @@ def peak_memory_mb() -> dict:
 
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MB if sys.platform == "darwin" else 2**10)
     torch: Any = sys.modules.get("torch")
-    cuda = torch.cuda.max_memory_allocated() / MB if torch and torch.cuda.is_available() else None
+    cuda = max(HIGHEST["cuda"], torch.cuda.max_memory_allocated()) / MB if torch and torch.cuda.is_available() else None
     return {"host": round(host), "cuda": cuda and round(cuda)}
 
 
@@ -233,6 +244,8 @@ def measured() -> Iterator[dict]:
             look()
 
     if cuda:
+        gc.collect()  # models that are no more would be freed in the block, and counted as its own
+        HIGHEST["cuda"] = max(HIGHEST["cuda"], torch.cuda.max_memory_allocated())
         torch.cuda.reset_peak_memory_stats()
         allocated = torch.cuda.memory_allocated()
     looking = threading.Thread(target=keep_looking, daemon=True)
