@@ -30,8 +30,7 @@ import mini
 from benchmarks import measure, whole_run
 from driver.parameters import defaults
 from helpers import check
-from helpers.files import ROOT, write_whole
-from helpers.sources import is_mini, short_name
+from helpers.files import ROOT, is_mini, short_name, write_whole
 
 NAMES = {"distilbert": "distilbert-base-uncased", "gpt2": "gpt2", "quality": "distilbert-minilm"}
 SIDES = ("original", "series")

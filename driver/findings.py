@@ -3,7 +3,7 @@
 from typing import Any
 
 from helpers import minilm
-from helpers.sources import is_mini
+from helpers.files import is_mini
 from helpers.verdicts import sentence
 
 LINEAR = "tfidf_logreg"

@@ -9,7 +9,7 @@ from typing import Any
 
 from driver import Refused
 from helpers import minilm
-from helpers.sources import is_local
+from helpers.files import is_local
 
 SOURCES = ("DATASET", "DISTILBERT", "GPT2", "EXTRA_TEST", "FILE")  # these name a hub id, or a local file or folder
 

@@ -12,8 +12,7 @@ from driver.parameters import SOURCES, defaults, read_notebook, source
 from driver.scheduler import Job, state
 from driver.stages import LABELS, NAMES, sweep_folder
 from helpers import minilm
-from helpers.files import OWN_DRAWS, PUBLISHED_DRAWS, read_lines, write_whole
-from helpers.sources import is_mini, short_name
+from helpers.files import OWN_DRAWS, PUBLISHED_DRAWS, is_mini, read_lines, short_name, write_whole
 
 MOST_BYTES = 1_000_000  # code-hosting pages stop showing larger notebooks
 MARKS = ("<!-- results: written by run_all.py --save -->", "<!-- end of results -->")

@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from driver import Refused, cluster
 from helpers.complaints import labels_of
-from helpers.files import digest, remove_leftovers, sha256, write_whole
+from helpers.files import digest, is_mini, remove_leftovers, sha256, write_whole
 from helpers.handover import Trained, load_for_use, scored, weights_hash
 from helpers.machine import Computing, choose_computing
 from helpers.scores import logits
-from helpers.sources import ID, PRODUCT, is_mini, read
+from helpers.sources import ID, PRODUCT, read
 
 PART = 500  # rows that are scored and kept together; no batch crosses two parts, so it does not matter who scores them
 PERSON = "a person"

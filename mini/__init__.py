@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from helpers.complaints import normalise
-from helpers.files import code_of, sha256
-from helpers.sources import COMPANY, NARRATIVE, is_mini, read
+from helpers.files import code_of, is_mini, sha256
+from helpers.sources import COMPANY, NARRATIVE, read
 from mini import writer
 
 HERE = Path(__file__).parent

@@ -15,7 +15,8 @@ from toy_complaints import CLASSES, COMPANY, as_csv, complaints, written
 
 from helpers import sources
 from helpers.complaints import load_complaints, select
-from helpers.sources import NARRATIVE, PRODUCT, SourceError, is_local, read, short_name
+from helpers.files import is_local, short_name
+from helpers.sources import NARRATIVE, PRODUCT, SourceError, read
 
 COLUMNS = {"company": "Company", "product": PRODUCT, "text": NARRATIVE}
 

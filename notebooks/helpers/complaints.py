@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
-from helpers.files import place
+from helpers.files import is_local, place, short_name
 from helpers.hub import data_pattern, hub_snapshot
-from helpers.sources import COMPANY, DATE, NARRATIVE, PRODUCT, SourceError, is_local, one_line, read, short_name
+from helpers.sources import COMPANY, DATE, NARRATIVE, PRODUCT, SourceError, one_line, read
 
 CARD, MORTGAGE = "Credit card or prepaid card", "Mortgage"  # the study's classes
 

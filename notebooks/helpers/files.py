@@ -1,4 +1,4 @@
-"""Files: where they lie, writing them whole, hashes of bytes and of code, and what JSON can hold."""
+"""Files: where they lie, what a source is called, writing them whole, hashes of bytes and of code, and what JSON can hold."""
 
 import ast
 import contextlib
@@ -19,12 +19,34 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN_DRAWS = "results/draws.jsonl"  # a run's rows of finished draws of labels, and the published ones
 PUBLISHED_DRAWS = "results/label_draws.jsonl"
 MB = 2**20  # bytes; so everywhere
+DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\..*)?")  # as temporary_name names it
 
 
 def place(path: str | Path) -> Path:
     """Return the absolute path; a relative one hangs on the repository's root, wherever you stand."""
     return (ROOT / Path(path).expanduser()).resolve()
+
+
+def is_local(source: str) -> bool:
+    """Return whether a source is a local file or folder and no hub id: it exists, or looks like a path (driver, too)."""
+    looks_local = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
+    return looks_local or place(source).exists()
+
+
+def short_name(source: str) -> str:
+    """Return how notebooks and results name a data set or model: a hub id as it is, a local path without folders and endings."""
+    if not is_local(source):
+        return source
+    name = Path(source).name
+    while name.lower().endswith(DATA_ENDINGS):
+        name = Path(name).stem
+    return name
+
+
+def is_mini(name: str) -> bool:
+    """Return whether a data set or model is one of the offline demo's, which are all named mini-…"""
+    return Path(name).name.startswith("mini-")
 
 
 def temporary_name(path: Path) -> Path:

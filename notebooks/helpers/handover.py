@@ -23,12 +23,12 @@ from transformers import (
 from helpers import check, minilm
 from helpers.baselines import embed, mean_over_tokens
 from helpers.complaints import labels_of
-from helpers.files import ROOT, digest, place, plain, sha256, write_folder_whole, write_whole
+from helpers.files import ROOT, digest, is_local, place, plain, sha256, short_name, write_folder_whole, write_whole
 from helpers.hub import find_model
 from helpers.machine import Computing
 from helpers.models import in_batches, load_base, load_gpt2_tokenizer, predict, with_weights
 from helpers.scores import best_temperature, predicted, with_temperature
-from helpers.sources import is_local, read, short_name
+from helpers.sources import read
 
 FACTS = "training.json"  # what a model's folder says of itself, for programs
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning", "head": "training its head alone"}

@@ -17,8 +17,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationErro
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects, tqdm
 
 from helpers import minilm
-from helpers.files import place
-from helpers.sources import is_local
+from helpers.files import is_local, place
 
 HUB_SECONDS = 5  # how long the hub may take to answer before we say that it does not
 

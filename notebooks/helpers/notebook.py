@@ -14,9 +14,8 @@ from IPython.display import display
 
 from helpers import check, minilm
 from helpers.figures import set_style
-from helpers.files import megabytes, place, plain, sha256, write_whole
+from helpers.files import is_mini, megabytes, place, plain, sha256, short_name, write_whole
 from helpers.machine import Computing, numerics, peak_memory_mb, settle, versions
-from helpers.sources import is_mini, short_name
 
 if TYPE_CHECKING:
     from helpers.training import Training  # which loads torch

@@ -24,9 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from helpers.files import place
-
-DATA_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".gz", ".bz2", ".zst")
+from helpers.files import DATA_ENDINGS
 
 NARRATIVE, PRODUCT, COMPANY = "Consumer complaint narrative", "Product", "Company"  # columns, as the bureau names them
 ID = "Complaint ID"
@@ -105,27 +103,6 @@ def one_line(value: object, width: int = 200) -> str:
     """Return the value in one line of at most `width` characters."""
     line = " ".join(str(value).split())
     return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def is_local(source: str) -> bool:
-    """Return whether a source is a local file or folder and no hub id: it exists, or looks like a path (driver, too)."""
-    looks_local = source.startswith((".", "/", "~")) or source.lower().endswith(DATA_ENDINGS) or source.count("/") > 1
-    return looks_local or place(source).exists()
-
-
-def short_name(source: str) -> str:
-    """Return how notebooks and results name a data set or model: a hub id as it is, a local path without folders and endings."""
-    if not is_local(source):
-        return source
-    name = Path(source).name
-    while name.lower().endswith(DATA_ENDINGS):
-        name = Path(name).stem
-    return name
-
-
-def is_mini(name: str) -> bool:
-    """Return whether a data set or model is one of the offline demo's, which are all named mini-…"""
-    return Path(name).name.startswith("mini-")
 
 
 def kind_of(head: bytes, encoding: str = "utf-8") -> Kind:
