@@ -349,9 +349,13 @@ def test_the_helpers_name_each_other_in_full_since_only_that_is_followed():
     assert not [name for name, node in nodes if isinstance(node, ast.ImportFrom) and node.level]
 
 
-@pytest.mark.parametrize("module", ["helpers.hub", "helpers.files", "helpers.sources", "helpers.machine"])
-def test_what_downloads_and_reads_starts_without_loading_what_draws_and_trains(module):
-    heavy = ("seaborn", "matplotlib", "pandas", "torch", "transformers", "sklearn")
+HEAVY = ("seaborn", "matplotlib", "pandas", "torch", "transformers", "sklearn")
+LIGHT = {"helpers.hub": HEAVY, "helpers.sources": HEAVY, "helpers.machine": HEAVY}
+LIGHT |= dict.fromkeys(["helpers.files", "run_all"], (*HEAVY, "pyarrow", "numpy", "huggingface_hub"))
+
+
+@pytest.mark.parametrize("module, heavy", LIGHT.items(), ids=LIGHT)
+def test_what_downloads_and_reads_starts_without_loading_what_draws_and_trains(module, heavy):
     done = in_new_python(f"import sys, {module}; print(*sorted(set(sys.argv[1:]) & set(sys.modules)))", *heavy)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
