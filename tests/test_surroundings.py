@@ -267,6 +267,16 @@ def test_jobs_side_by_side_have_a_gpu_each_and_a_job_alone_the_first(project):
 
 
 @posix
+def test_a_run_on_the_cpu_sees_no_gpu(fresh):
+    parameters = nbformat.read(fresh.path("01_data"), 4).cells[1].source
+    fresh.edit("01_data", f'DEVICE = "auto"\n{parameters}', cell=1)
+    fresh.add("01_data", SEES)
+    path = with_gpus(fresh.folder, TWO)
+    assert "sees \n" in runs(fresh, "-p", "DEVICE", "cpu", PATH=path, CUDA_VISIBLE_DEVICES="1")
+    assert "sees 1\n" in runs(fresh, PATH=path, CUDA_VISIBLE_DEVICES="1")
+
+
+@posix
 @pytest.mark.parametrize("visible", [None, "7"])
 def test_without_a_gpu_the_variable_stays_as_it_is(fresh, visible, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
