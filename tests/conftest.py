@@ -14,9 +14,7 @@ from helpers import files, machine
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in every kernel, before anything imports torch
-os.environ["CUDA_VISIBLE_DEVICES"] = (
-    ""  # the same tests on every machine; what runs on a card, benchmarks/models.py checks
-)
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no card is seen: the same tests on every machine
 
 
 MINI = [sys.executable, ROOT / "run_all.py", "--mini"]
