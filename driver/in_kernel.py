@@ -193,6 +193,7 @@ def main() -> None:
 
     atexit.register(leave)  # first, and so called last: after the hooks of all that the cells import
     log = os.dup(1)
+    sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]  # a quarter of a kernel's start, and nobody debugs here
     from ipykernel.kernelapp import IPKernelApp
 
     app: Any = IPKernelApp.instance()

@@ -27,6 +27,7 @@ NAMES = [stage.name for stage in series([], controls=False)]
 SHORT = {
     "TRAIN_ROWS": 60,
     "TEST_ROWS": 20,
+    "MORE_ROWS": 20,
     "MAX_TOKENS": 64,
     "EPOCHS": 1,
 }  # values only: the code is that of a full run
