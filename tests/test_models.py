@@ -19,6 +19,7 @@ from helpers.hub import find_model, was_fine_tuned
 from helpers.models import (
     count_parameters,
     draw_head,
+    in_batches,
     load_base,
     load_distilbert,
     load_gpt2,
@@ -195,18 +196,33 @@ def test_right_padding_moves_no_logit_of_gpt2(gpt2):
 
 def test_predictions_come_back_in_the_order_of_the_texts(distilbert, monkeypatch):
     tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(distilbert, LABELS, 0)
-    words = [1 + 7 * i % 20 for i in range(20)]  # each number once; three batches on a CPU
+    words = [1 + 7 * i % 60 for i in range(60)]  # each number once; two batches on a CPU
 
     def count(attention_mask, **_):
         """Answer with the number of tokens, so that each text has an answer of its own, in any precision."""
-        votes = attention_mask.sum(dim=1, dtype=torch.float32) - 12
+        votes = attention_mask.sum(dim=1, dtype=torch.float32) - 32
         return SequenceClassifierOutput(logits=torch.stack([torch.zeros_like(votes), votes / 4], dim=1))
 
     monkeypatch.setattr(model, "forward", count)
     texts = ["card " * n for n in words]
     tokens = np.array([len(tokenizer(text)["input_ids"]) for text in texts])
-    assert len(set(tokens)) == 20
-    assert predict(model, tokenizer, texts, 64, CPU) == pytest.approx(1 / (1 + np.exp((12 - tokens) / 4)), abs=5e-3)
+    assert len(set(tokens)) == 60
+    assert predict(model, tokenizer, texts, 64, CPU) == pytest.approx(1 / (1 + np.exp((32 - tokens) / 4)), abs=5e-3)
+
+
+def test_a_batch_is_as_many_texts_as_a_budget_of_tokens_allows(distilbert):
+    tokenizer, model = AutoTokenizer.from_pretrained(distilbert), load_distilbert(distilbert, LABELS, 0)
+    shapes = []
+
+    def note(batch):
+        shapes.append(tuple(batch["input_ids"].shape))
+        return torch.zeros(len(batch["input_ids"]))
+
+    texts = ["card " * (1 + i % 60) for i in range(600)] + ["card " * 3000]
+    assert in_batches(note, model, tokenizer, texts, 4_000, CPU).shape == (601,)
+    assert shapes[0] == (1, 3_002)  # one text, however long it is
+    assert sum(number for number, _ in shapes) == 601 and len(shapes) > 9
+    assert all(number == 2_048 // width for number, width in shapes[1:-1])
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "gpt2"])

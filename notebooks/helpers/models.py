@@ -220,11 +220,12 @@ def in_batches(
 
     It is given a padded batch of token ids: each text, truncated, and the ending after
     it. A window of texts at a time is tokenised, which keeps the memory small, and read
-    from long to short, so that little is padded.
+    from long to short, so that little is padded, as many at a time as a budget of tokens
+    allows.
     """
     device, precision = computing
     # a CPU is fastest where a batch fits into its caches
-    batch_size = 64 if device.type == "cuda" else 8
+    budget = 32_768 if device.type == "cuda" else 2_048
     mixed = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     model.to(device).eval()
     texts, limit = list(texts), max_tokens - len(ending)
@@ -236,8 +237,9 @@ def in_batches(
             # GPT-2 has no token for an empty text
             tokens = [[*ids, *ending] or [tokenizer.pad_token_id] for ids in tokens]
             order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
+            while order:
+                number = max(1, budget // len(tokens[order[0]]))
+                chosen, order = order[:number], order[number:]
                 ids = {"input_ids": [tokens[i] for i in chosen]}
                 batch = tokenizer.pad(ids, return_tensors="pt").to(device)
                 for i, value in zip(chosen, compute(batch).cpu().numpy(), strict=True):
