@@ -196,7 +196,14 @@ def main() -> None:
     sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]  # a quarter of a kernel's start, and nobody debugs here
     from ipykernel.kernelapp import IPKernelApp
 
-    app: Any = IPKernelApp.instance()
+    class App(IPKernelApp):
+        """A kernel that keeps its messages for a driver that is slow to read: a lost one would be waited for."""
+
+        def init_iopub(self, context: Any) -> None:
+            context.sndhwm = 0  # by default what is beyond a thousand messages is dropped
+            super().init_iopub(context)
+
+    app: Any = App.instance()
     app.initialize(sys.argv[1:])
     taps = [Tap(stream, log) for stream in (sys.stdout, sys.stderr)]
     for tap in taps:

@@ -124,6 +124,25 @@ print("the end")
 """
 
 
+UNREAD = """
+import os, signal, time
+from IPython.display import display
+os.kill(os.getppid(), signal.SIGSTOP)  # a driver that a busy machine does not let read
+for i in range(5_000):
+    display(i)
+time.sleep(1)
+os.kill(os.getppid(), signal.SIGCONT)
+"""
+
+
+def test_no_message_of_a_kernel_is_lost_on_a_driver_that_is_slow_to_read(fresh):
+    fresh.add("01_data", UNREAD)
+    done = fresh.run("--only", "01_data", timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = nbformat.read(fresh.out / "executed/01_data.ipynb", 4)
+    assert [output.data["text/plain"] for output in page.cells[5].outputs] == [str(i) for i in range(5_000)]
+
+
 @pytest.mark.slow
 def test_a_flood_of_output_stays_in_the_log(fresh):
     fresh.add("01_data", FLOOD)
