@@ -37,10 +37,8 @@ from helpers.training import training_arguments
 
 NOTEBOOKS = {"distilbert_lora": "03_distilbert_lora", "gpt2_lora": "04_gpt2_lora", "gpt2_qlora": "05_gpt2_qlora"}
 LABELS = ("0", "1")
-TIMED = {
-    "cpu": 3,
-    "cuda": 31,
-}  # batches; with the first, uncounted one these are whole steps of the study's, of four batches
+# batches; with the first, uncounted one these are whole steps of the study's, which adds up four batches
+TIMED = {"cpu": 3, "cuda": 31}
 PRODUCT = re.compile(r"aten\.(mm|addmm|bmm|baddbmm|linear)\b")  # how torch calls products of matrices
 WIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose products show the rate of the device
 CHECKS = 4  # of the quality in an epoch

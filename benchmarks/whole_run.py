@@ -61,7 +61,7 @@ def study(models: dict[str, str], data: str) -> dict[str, float]:
         given = {"DATASET": data, "DISTILBERT": models["distilbert"], "GPT2": models["gpt2"]}
         options = [word for name, value in given.items() for word in ("-p", name, value)]
         stages = sorted(path.stem for path in (project / "notebooks").glob("0*.ipynb"))
-        total = seconds_of_run(project, [*options, "--only", *stages], {"PYTHONPROFILEIMPORTTIME": "1"})
+        total = seconds_of_run(project, [*options, "--only", *stages], {})
         parts = {name: parts_of(project / "executed" / f"{name}.ipynb") for name in stages}
     return {"01 to 06": total, **{name: sum(seconds.values()) for name, seconds in parts.items()}}
 

@@ -18,7 +18,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no card is seen: the same tests on ev
 
 
 MINI = [sys.executable, ROOT / "run_all.py", "--mini"]
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")  # the first one does what the others wait for
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # gw0 and so on; None where pytest runs alone
 
 
 def run_mini(out, *more):
@@ -43,7 +43,7 @@ def gpus_as_before():
 def shared(tmp_path_factory):
     """Return a folder that all of pytest's workers see."""
     base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return base.parent if WORKER else base
 
 
 class Background:
@@ -63,7 +63,7 @@ class Background:
         waiting = threading.Thread(target=note)
         waiting.start()
         yield
-        if "PYTEST_XDIST_WORKER" not in os.environ:  # else another worker may wait for it
+        if not WORKER:  # else another one may wait for it
             process.terminate()
         waiting.join()
 
@@ -75,7 +75,7 @@ class Background:
 
 def is_asked_for(fixture, request):
     """Return whether this worker is to start what the fixture stands for: the first one, when any test asks for it."""
-    return WORKER == "gw0" and any(fixture in item.fixturenames for item in request.session.items)
+    return WORKER in (None, "gw0") and any(fixture in item.fixturenames for item in request.session.items)
 
 
 @pytest.fixture(scope="session", autouse=True)
